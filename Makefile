@@ -1,0 +1,78 @@
+# Every target starts from nothing: a fresh clone, Python 3.11 or later, make and git.
+# A second run does not install again: the stamps below are newer than what they depend on.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ARGS ?=
+
+# An empty environment but for what is needed: a developer's settings must not decide a test.
+CLEAN := env -u REDIS_URL -u TELNYX_API_KEY -u TELNYX_PUBLIC_KEY -u SLACK_WEBHOOK_URL
+
+.PHONY: setup demo run test bench lint types imports pytest format lock docs clean help
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tollwatch needs Python 3.11 or later; set PYTHON=/path/to/python3")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: requirements/demo.txt pyproject.toml | $(VENV)/bin/python
+	$(PIP) --require-hashes -r requirements/demo.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
+	$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+setup: $(VENV)/.demo ## Set up .venv with what running and demonstrating need
+
+demo: setup ## Watch the whole product against a simulated Telnyx and Slack (ARGS=--once: a short script)
+	@$(CLEAN) $(BIN)/python -m tests.world.demo $(ARGS)
+
+run: setup ## The real service, web and worker, in one terminal; settings from .env
+	@$(BIN)/python -m tests.world.local $(ARGS)
+
+test: lint types imports pytest ## Every check: format, lint, types, import contracts, tests
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+pytest: $(VENV)/.dev
+	@rm -f .coverage .coverage.*
+	$(CLEAN) COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/coverage run -m pytest $(ARGS); \
+	status=$$?; $(BIN)/coverage combine --quiet && $(BIN)/coverage report > .coverage.txt; \
+	covered=$$?; cat .coverage.txt; [ $$status -eq 0 ] && [ $$covered -eq 0 ]
+
+bench: $(VENV)/.dev ## The benchmarks, as a table with ratios
+	@$(CLEAN) $(BIN)/python -m tests.bench $(ARGS)
+
+format: $(VENV)/.dev ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: setup ## Write the README's settings table anew from the code
+	@$(BIN)/python -m tests.settings_table
+
+# No index address may get into these files: they hold names, versions and hashes.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(ARGS) pyproject.toml
+
+lock: | $(VENV)/bin/python ## Pin the dependencies anew (ARGS=--upgrade: at their newest)
+	$(PIP) uv
+	$(COMPILE) -o requirements/run.txt
+	$(COMPILE) --group demo -c requirements/run.txt -o requirements/demo.txt
+	$(COMPILE) --group dev -c requirements/demo.txt -o requirements/dev.txt
+
+clean: ## Remove what the targets made, but for ./data
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

@@ -1,0 +1,48 @@
+"""Money from outside, read exactly: Telnyx sends strings, scientific ones too, and at times numbers."""
+
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+ZERO: Final = Decimal(0)
+
+# Beyond these a figure is junk, not money; without a bound `1E+999999` would fill the memory
+# when it is added up or printed.
+_LARGEST: Final = Decimal("1E+15")
+_MOST_TEXT: Final = 64
+_MOST_PLACES: Final = 24
+
+
+def money(value: Any) -> Decimal | None:
+    """An exact finite amount, or None where `value` is none (absent, junk, NaN, absurdly large).
+
+    Accepts "0.0401", "7.0E-7", 0, 0.0038: `call.cost` came with numbers in an older version.
+    """
+    if isinstance(value, str):
+        return _decimal(value.strip()) if len(value) <= _MOST_TEXT else None
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return None
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        return None
+    # repr of a float gives back the digits that were sent; Decimal(float) would not.
+    return _decimal(repr(value) if isinstance(value, float) else str(value))
+
+
+def _decimal(text: str) -> Decimal | None:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        return None
+    if not amount.is_finite() or abs(amount) > _LARGEST:
+        return None
+    exponent = amount.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -_MOST_PLACES:
+        return None
+    return amount
+
+
+def plain(amount: Decimal) -> str:
+    """The amount without an exponent and without trailing zeros: "0.00000070" is "0.0000007"."""
+    text = format(amount, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text in {"", "-0"} else text

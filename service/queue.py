@@ -1,0 +1,196 @@
+"""What is due, durably: sorted sets in Redis from which workers lease their work.
+
+A line is one sorted set of ids, scored by when each is due. Claiming an id moves its score to the
+end of a lease, which the worker extends while it works. So there is no second list that could
+disagree with the first: if a worker dies, the lease ends, which is to say that the id is due again,
+and whoever is there takes it up. The token written at the claim fences off a worker which lost its
+lease without knowing.
+
+arq runs the jobs, but is not what remembers them: its own queue holds only what a live worker has
+leased at this moment, and may be lost whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+
+from service import keys
+
+# Leases are measured by Redis' own clock: the clocks of workers differ, and one that is minutes
+# ahead must not take away what the others hold. Tests give a time of their own.
+_CLOCK: Final = """
+local function clock(given)
+  if given ~= '' then return tonumber(given) end
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+"""
+
+# Ripe ids (sessions whose first fetch is due) come over from the waiting set first. The limit on
+# both steps bounds the time of one script, whatever the backlog.
+_CLAIM: Final = (
+    _CLOCK
+    + """
+local due, waiting = KEYS[1], KEYS[2]
+local limit, lease = tonumber(ARGV[2]), tonumber(ARGV[3])
+local token, prefix, delay = ARGV[4], ARGV[5], tonumber(ARGV[6])
+local now = clock(ARGV[1])
+local lease_end = string.format('%.0f', now + lease)
+if waiting then
+  local ripe = redis.call('ZRANGEBYSCORE', waiting, '-inf', now - delay, 'WITHSCORES', 'LIMIT', 0, limit * 2)
+  for i = 1, #ripe, 2 do
+    redis.call('ZREM', waiting, ripe[i])
+    redis.call('ZADD', due, string.format('%.0f', ripe[i + 1] + delay), ripe[i])
+  end
+end
+local claimed = {}
+local found = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
+for i = 1, #found, 2 do
+  local id, key = found[i], prefix .. found[i]
+  if redis.call('EXISTS', key) == 0 then
+    redis.call('ZREM', due, id)
+  else
+    local before = redis.call('HGET', key, 'token')
+    local mine = token .. '.' .. i
+    redis.call('HSET', key, 'token', mine)
+    redis.call('ZADD', due, lease_end, id)
+    claimed[#claimed + 1] = {id, mine, found[i + 1], before and 1 or 0}
+  end
+end
+return claimed
+"""
+)
+
+_EXTEND: Final = (
+    _CLOCK
+    + """
+local kept, until_ms = 0, string.format('%.0f', clock('') + ARGV[1])
+for i = 3, #ARGV, 2 do
+  if redis.call('HGET', ARGV[2] .. ARGV[i], 'token') == ARGV[i + 1] then
+    redis.call('ZADD', KEYS[1], 'XX', until_ms, ARGV[i])
+    kept = kept + 1
+  end
+end
+return kept
+"""
+)
+
+_RELEASE: Final = (
+    _CLOCK
+    + """
+local released, due_ms = 0, string.format('%.0f', clock('') + ARGV[1])
+for i = 3, #ARGV, 2 do
+  local key = ARGV[2] .. ARGV[i]
+  if redis.call('HGET', key, 'token') == ARGV[i + 1] then
+    redis.call('HDEL', key, 'token')
+    redis.call('ZADD', KEYS[1], 'XX', due_ms, ARGV[i])
+    released = released + 1
+  end
+end
+return released
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lease on one id: what to work on, and the token that proves the right to conclude it."""
+
+    id: str
+    token: str
+    due_ms: int
+    taken_over: bool
+    """The last holder's lease ended without a conclusion: it died, or lost Redis for long."""
+
+
+class Line:
+    """One line of work: claim what is due, keep the lease, give it back."""
+
+    def __init__(self, redis: Redis, *, due: str, prefix: str, waiting: str | None = None) -> None:
+        self._due = due
+        self._prefix = prefix
+        self._waiting = waiting
+        self._redis = redis
+        self._claim = redis.register_script(_CLAIM)
+        self._extend = redis.register_script(_EXTEND)
+        self._release = redis.register_script(_RELEASE)
+
+    async def claim(
+        self,
+        *,
+        limit: int,
+        lease_ms: int,
+        token: str,
+        delay_ms: int = 0,
+        now_ms: int | None = None,
+    ) -> list[Claim]:
+        """Up to `limit` ids that are due, the longest overdue first, leased under `token`.
+
+        `token` must never be used for two claims. `delay_ms` is what waiting ids wait beyond their
+        score. Without `now_ms` Redis' clock says what is due.
+        """
+        now = "" if now_ms is None else now_ms
+        names = [self._due, self._waiting] if self._waiting else [self._due]
+        found = await self._claim(
+            keys=names, args=[now, limit, lease_ms, token, self._prefix, delay_ms]
+        )
+        return [
+            Claim(id.decode(), mine.decode(), int(float(score)), bool(before))
+            for id, mine, score, before in found
+        ]
+
+    async def extend(self, held: Mapping[str, str], *, lease_ms: int) -> int:
+        """Hold on to the ids (id → token) for `lease_ms` from now; how many were still ours."""
+        return int(await self._for_each(self._extend, held, lease_ms)) if held else 0
+
+    async def release(self, held: Mapping[str, str], *, after_ms: int = 0) -> int:
+        """Give the ids back unfinished: they are due `after_ms` from now, for anybody."""
+        return int(await self._for_each(self._release, held, after_ms)) if held else 0
+
+    async def depth(self, *, now_ms: int, delay_ms: int = 0) -> "Depth":
+        """How much is in the line, and how far behind it is."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zcard(self._due)
+            pipe.zcount(self._due, "-inf", now_ms)
+            pipe.zrange(self._due, 0, 0, withscores=True)
+            if self._waiting:
+                pipe.zcard(self._waiting)
+                pipe.zcount(self._waiting, "-inf", now_ms - delay_ms)
+                pipe.zrange(self._waiting, 0, 0, withscores=True)
+            found = await pipe.execute()
+        oldest = [int(rows[0][1]) + shift for rows, shift in _heads(found, delay_ms)]
+        return Depth(
+            pending=sum(found[0::3]),
+            overdue=sum(found[1::3]),
+            oldest_overdue_ms=max(0, now_ms - min(oldest, default=now_ms)),
+        )
+
+    async def _for_each(self, script: Any, held: Mapping[str, str], score: int) -> Any:
+        pairs: list[str] = [part for pair in held.items() for part in pair]
+        return await script(keys=[self._due], args=[score, self._prefix, *pairs])
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """Ids in a line, those overdue, and how long the oldest of them has been."""
+
+    pending: int
+    overdue: int
+    oldest_overdue_ms: int
+
+
+def _heads(found: Sequence[Any], delay_ms: int) -> list[tuple[Sequence[tuple[bytes, float]], int]]:
+    heads = [(found[2], 0)] + ([(found[5], delay_ms)] if len(found) > 5 else [])
+    return [(rows, shift) for rows, shift in heads if rows]
+
+
+def session_line(redis: Redis) -> Line:
+    """Sessions whose analysis is to be fetched."""
+    return Line(redis, due=keys.DUE, prefix=keys.SESSION, waiting=keys.ENDED)
+
+
+def alert_line(redis: Redis) -> Line:
+    """Alerts that are to be posted."""
+    return Line(redis, due=keys.OUTBOX, prefix=keys.ALERT)

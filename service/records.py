@@ -1,0 +1,288 @@
+"""What the two processes keep in Redis, and how it is read back by older and newer versions.
+
+Every record carries a schema version `v`. Changes only ever add fields with a default: an older
+process ignores what it does not know, a newer one finds the default. Records are written whole and
+never rewritten by somebody who read only part of them, so nothing that a newer version wrote is
+lost in a rollback.
+"""
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+SCHEMA_VERSION: Final = 1
+
+
+class Severity(enum.StrEnum):
+    """How much money is at stake, by the policy's steps."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        """1 for low up to 4 for critical; 0 is left for "none"."""
+        return list(Severity).index(self) + 1
+
+
+def rank(severity: Severity | None) -> int:
+    """The severity's rank, 0 for none."""
+    return severity.rank if severity else 0
+
+
+class State(enum.StrEnum):
+    """Where a session stands."""
+
+    OPEN = "open"
+    VERDICT = "verdict"
+    UNAVAILABLE = "unavailable"
+    DEAD = "dead"
+
+
+class Part(msgspec.Struct, omit_defaults=True, frozen=True):
+    """One line of a cost that an event reported: Telnyx's product or call part, and its cost."""
+
+    product: str
+    cost: Decimal
+
+
+class Reported(msgspec.Struct, omit_defaults=True, frozen=True):
+    """The cost that an event itself reported, kept beside the session to compare with the tree."""
+
+    total: Decimal | None = None
+    currency: str | None = None
+    parts: tuple[Part, ...] = ()
+
+
+class Event(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What is kept of one webhook event. Times are milliseconds since 1970, UTC.
+
+    Numbers are masked before they get here; transcripts, names, client state and headers never do.
+    """
+
+    kind: str
+    at_ms: int
+    v: int = SCHEMA_VERSION
+    ends: bool = False
+    """Whether the event says that a leg, a conversation or a conference ended at `at_ms`."""
+    start_ms: int | None = None
+    leg_id: str | None = None
+    connection_id: str | None = None
+    assistant_id: str | None = None
+    conversation_id: str | None = None
+    conference_id: str | None = None
+    from_number: str | None = None
+    to_number: str | None = None
+    direction: str | None = None
+    cause: str | None = None
+    model: str | None = None
+    reported: Reported | None = None
+
+
+class Fetch(msgspec.Struct, omit_defaults=True, frozen=True):
+    """One answer of Session Analysis to one fetch, as settling needs it."""
+
+    at_ms: int
+    ready: bool
+    planned: bool
+    """False for a fetch that a cost event pulled forward: it does not count towards settling."""
+    event_count: int = 0
+    total: Decimal | None = None
+    expected: bool = False
+    """Whether the products that this call must have were there."""
+
+
+class Watch(msgspec.Struct, omit_defaults=True, frozen=True):
+    """How far the waiting for one session's cost has come. It belongs to one latest end."""
+
+    end_ms: int = 0
+    v: int = SCHEMA_VERSION
+    fetches: tuple[Fetch, ...] = ()
+    last_ask_ms: int = 0
+    held: int = 0
+    """Asks in a row that brought no answer (outage, refusal, rate limit); sets the back-off."""
+    reason: str = ""
+    """Why the session waits, in words."""
+
+
+class Reason(msgspec.Struct, omit_defaults=True, frozen=True):
+    """Why a session is anomalous: a code, a sentence, and the numbers behind it."""
+
+    code: str
+    text: str
+    observed: Decimal
+    limit: Decimal
+    excess: Decimal
+    """Money above what is allowed, in the verdict's currency; never negative."""
+    severity: Severity | None = None
+    """None: too small to alert, kept and listed."""
+    product: str | None = None
+
+
+class Share(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What one product cost in the session."""
+
+    product: str
+    cost: Decimal
+    share: Decimal
+    """Part of the total, 0 to 1."""
+    events: int
+    rate: Decimal | None = None
+    """Unit rate, where the records agree on one."""
+    billed_seconds: int | None = None
+    real_seconds: int | None = None
+
+
+class Call(msgspec.Struct, omit_defaults=True, frozen=True):
+    """The call as people know it; times in milliseconds since 1970, numbers masked."""
+
+    session_id: str
+    start_ms: int | None = None
+    end_ms: int | None = None
+    direction: str | None = None
+    connection_id: str | None = None
+    assistant_id: str | None = None
+    from_number: str | None = None
+    to_number: str | None = None
+    legs: int = 0
+
+
+class Verdict(msgspec.Struct, omit_defaults=True, frozen=True):
+    """What the judge said of a session's cost."""
+
+    at_ms: int
+    total: Decimal
+    currency: str
+    v: int = SCHEMA_VERSION
+    settled: bool = True
+    complete: bool = True
+    provisional: bool = False
+    event_count: int = 0
+    severity: Severity | None = None
+    excess: Decimal = Decimal(0)
+    reasons: tuple[Reason, ...] = ()
+    products: tuple[Share, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What is not as it should be but is no reason: a cut tree, a missing node, a broken sum."""
+    duration_seconds: int = 0
+    dearest_path: tuple[str, ...] = ()
+
+
+class Delivery(enum.StrEnum):
+    """What became of an alert."""
+
+    WAITING = "waiting"
+    POSTED = "posted"
+    REFUSED = "refused"
+    KEPT = "kept"
+
+
+class Alert(msgspec.Struct, omit_defaults=True, frozen=True):
+    """An alert decided: everything its message needs, at the time of the decision."""
+
+    id: str
+    call: Call
+    verdict: Verdict
+    severity: Severity
+    decided_ms: int
+    v: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One session as the worker and the command line see it: its events folded into one view.
+
+    The fold does not depend on the order in which events came: start is the earliest, end the
+    latest, and each attribute comes from the earliest event that has it.
+    """
+
+    id: str
+    state: State
+    revision: int
+    events: tuple[Event, ...]
+    end_ms: int
+    accepted_ms: int
+    watch: Watch
+    alerted: Severity | None
+    verdict: Verdict | None
+    pulled: bool = False
+    reason: str = ""
+    call: Call = field(init=False)
+    conversation_ids: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "call", _call(self.id, self.end_ms, self.events))
+        object.__setattr__(
+            self,
+            "conversation_ids",
+            tuple(sorted({e.conversation_id for e in self.events if e.conversation_id})),
+        )
+
+    @property
+    def reported(self) -> tuple[tuple[Event, Reported], ...]:
+        """The costs that events reported, each with its event."""
+        return tuple((event, event.reported) for event in self.events if event.reported)
+
+
+def _call(session_id: str, end_ms: int, events: Iterable[Event]) -> Call:
+    in_order = sorted(
+        events, key=lambda e: (e.start_ms or e.at_ms, e.leg_id or "", e.kind, e.at_ms)
+    )
+
+    def first(name: str) -> str | None:
+        values = (getattr(event, name) for event in in_order)
+        return next((value for value in values if value), None)
+
+    starts = [e.start_ms for e in in_order if e.start_ms is not None]
+    return Call(
+        session_id=session_id,
+        start_ms=min(starts, default=None),
+        end_ms=end_ms or None,
+        direction=first("direction"),
+        connection_id=first("connection_id"),
+        assistant_id=first("assistant_id"),
+        from_number=first("from_number"),
+        to_number=first("to_number"),
+        legs=len({e.leg_id for e in in_order if e.leg_id}),
+    )
+
+
+def moment(milliseconds: int) -> datetime:
+    """Stored milliseconds as an aware UTC time."""
+    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
+
+
+encode: Final = msgspec.json.Encoder(decimal_format="string").encode
+
+
+def decode_event(raw: bytes) -> Event:
+    """An event as stored. Raises msgspec.MsgspecError on junk."""
+    return _EVENT.decode(raw)
+
+
+def decode_watch(raw: bytes) -> Watch:
+    """A watch as stored. Raises msgspec.MsgspecError on junk."""
+    return _WATCH.decode(raw)
+
+
+def decode_verdict(raw: bytes) -> Verdict:
+    """A verdict as stored. Raises msgspec.MsgspecError on junk."""
+    return _VERDICT.decode(raw)
+
+
+def decode_alert(raw: bytes) -> Alert:
+    """An alert as stored. Raises msgspec.MsgspecError on junk."""
+    return _ALERT.decode(raw)
+
+
+_EVENT: Final = msgspec.json.Decoder(Event)
+_WATCH: Final = msgspec.json.Decoder(Watch)
+_VERDICT: Final = msgspec.json.Decoder(Verdict)
+_ALERT: Final = msgspec.json.Decoder(Alert)

@@ -1,0 +1,1 @@
+"""Turns a due session into a verdict, and maybe an alert."""

@@ -1,0 +1,215 @@
+"""An alert as Slack's Block Kit: what the person who is woken reads, in order of importance.
+
+Pure: builds the payload, posts nothing. Whatever comes from outside is put into plain text or
+code and escaped, so that it can neither mention people nor break the layout, and every text is cut
+to Slack's limits.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from slack_sdk.models.blocks import (
+    Block,
+    ContextBlock,
+    DividerBlock,
+    HeaderBlock,
+    MarkdownTextObject,
+    PlainTextObject,
+    SectionBlock,
+)
+
+from service.money import ZERO
+from service.records import Alert, Call, Reason, Severity, Share, Verdict, moment
+from workers.products import label
+from workers.wording import amount, duration, factor, percent, priced
+
+# https://docs.slack.dev/reference/block-kit/blocks: header and section limits; the whole message
+# has an undocumented one of about 13,200 characters, which these leave far away.
+HEADER_LIMIT: Final = 150
+SECTION_LIMIT: Final = 3000
+TEXT_LIMIT: Final = 300
+_SHOWN_REASONS: Final = 5
+_SHOWN_PRODUCTS: Final = 8
+_SHOWN_REMARKS: Final = 4
+_LONGEST_WORD: Final = 80
+_LONGEST_SENTENCE: Final = 240
+
+_PORTAL: Final = "https://portal.telnyx.com/"
+_GUIDE: Final = "https://developers.telnyx.com/docs/voice/session-analysis"
+
+_SIGNS: Final[dict[Severity, str]] = {
+    Severity.LOW: ":large_blue_circle:",
+    Severity.MEDIUM: ":large_yellow_circle:",
+    Severity.HIGH: ":large_orange_circle:",
+    Severity.CRITICAL: ":red_circle:",
+}
+
+_ADVICE: Final[dict[str, str]] = {
+    "session_cost": "See which part dominates below; end the call if it still runs, and give the "
+    "assistant or connection a maximum duration",
+    "cost_per_minute": "Check destination and unit rate against the price list; block the "
+    "destination in the outbound voice profile if nobody meant to call it",
+    "product_cost": "Check what this product was used for in the call, and whether it is meant to "
+    "be on",
+    "product_events": "Look for a loop: a tool that fails and is called again, or two assistants "
+    "that talk to each other",
+    "double_charge": "Claim the second charge from Telnyx's support, with the session id",
+    "reported_difference": "Compare webhook and session analysis, and ask Telnyx's support with "
+    "the session id",
+    "foreign_currency": "Set the policy's currency to that of the account",
+}
+_ADVICE_OTHERWISE: Final = "Ask Telnyx's support why its figures disagree, with the session id"
+
+
+def build_payload(alert: Alert) -> dict[str, Any]:
+    """`text` and `blocks` for an incoming webhook."""
+    blocks = [block.to_dict() for block in _blocks(alert)]
+    return {"text": fallback(alert), "blocks": blocks}
+
+
+def fallback(alert: Alert) -> str:
+    """One line that makes sense alone, as a phone shows it."""
+    verdict = alert.verdict
+    worst = verdict.reasons[0]
+    line = (
+        f"{alert.severity.upper()}: {_headline(verdict)}, {amount(verdict.excess)} too much: "
+        f"{worst.text} (session {_clean(alert.call.session_id, _LONGEST_WORD)})"
+    )
+    return _escape(_clean(line, TEXT_LIMIT))
+
+
+def _headline(verdict: Verdict) -> str:
+    so_far = " so far" if verdict.provisional else ""
+    return f"a call cost {priced(verdict.total, verdict.currency)}{so_far}"
+
+
+def _blocks(alert: Alert) -> Iterator[Block]:
+    verdict, call = alert.verdict, alert.call
+    so_far = " so far" if verdict.provisional else ""
+    title = f"{priced(verdict.total, verdict.currency)}{so_far} for one call – {alert.severity}"
+    yield HeaderBlock(
+        text=PlainTextObject(text=f"{_SIGNS[alert.severity]} {title}"[:HEADER_LIMIT], emoji=True)
+    )
+    yield _section(_why(verdict))
+    yield _section(
+        f"*In excess:* {amount(verdict.excess)} {_escape(verdict.currency)}{_standing(verdict)}"
+    )
+    yield _section(_where(verdict))
+    yield DividerBlock()
+    yield _section(_which(call, verdict))
+    yield _section(_next(alert))
+    remarks = [*verdict.remarks, *_small(verdict)]
+    if remarks:
+        yield _context(remarks)
+
+
+def _why(verdict: Verdict) -> str:
+    alerting = [reason for reason in verdict.reasons if reason.severity]
+    lines = [f"• {_sentence(reason)}" for reason in alerting[:_SHOWN_REASONS]]
+    if len(alerting) > _SHOWN_REASONS:
+        lines.append(f"• and {len(alerting) - _SHOWN_REASONS} more")
+    return "*Why:*\n" + "\n".join(lines)
+
+
+def _sentence(reason: Reason) -> str:
+    times = factor(reason.observed, reason.limit) if reason.observed > reason.limit else ""
+    sentence = _escape(_clean(reason.text, _LONGEST_SENTENCE))
+    return f"{sentence} – {times}" if times else sentence
+
+
+def _standing(verdict: Verdict) -> str:
+    if verdict.provisional:
+        return " (provisional: more cost may come)"
+    return "" if verdict.settled else " (not settled: Telnyx's answers had not come to rest)"
+
+
+def _where(verdict: Verdict) -> str:
+    shown = [product for product in verdict.products if product.cost != ZERO][:_SHOWN_PRODUCTS]
+    rows = [_row(product, verdict.currency) for product in shown]
+    rest = sum((p.cost for p in verdict.products), ZERO) - sum((p.cost for p in shown), ZERO)
+    if rest:
+        rows.append(f"{'other':<28} {amount(rest):>10}")
+    body = "\n".join(rows) or "no product with a cost"
+    return f"*Where the money went:*\n```{_escape(body)}```"
+
+
+def _row(product: Share, currency: str) -> str:
+    name = _code(label(product.product), 28)
+    events = f"{product.events:,} events" if product.events > 1 else ""
+    return (
+        f"{name:<28} {amount(product.cost):>10} {_code(currency, 3)} "
+        f"{percent(product.share):>6}  {events}"
+    ).rstrip()
+
+
+def _which(call: Call, verdict: Verdict) -> str:
+    facts = [("Session", f"`{_escape(_code(call.session_id))}`")]
+    if call.start_ms or call.end_ms:
+        facts.append(("When", _date(moment(call.start_ms or call.end_ms or 0))))
+    facts.append(("Duration", duration(verdict.duration_seconds)))
+    named = (
+        ("Direction", call.direction),
+        ("From", call.from_number),
+        ("To", call.to_number),
+        ("Assistant", call.assistant_id),
+        ("Connection", call.connection_id),
+    )
+    facts += [(name, f"`{_escape(_code(value))}`") for name, value in named if value]
+    if call.legs > 1:
+        facts.append(("Legs", str(call.legs)))
+    return "\n".join(f"*{name}:* {value}" for name, value in facts)
+
+
+def _next(alert: Alert) -> str:
+    alerting = [reason for reason in alert.verdict.reasons if reason.severity]
+    advice = dict.fromkeys(_ADVICE.get(r.code, _ADVICE_OTHERWISE) for r in alerting)
+    lines = [f"• {line}" for line in list(advice)[:3]]
+    session = _escape(_code(alert.call.session_id))
+    lines.append(f"• The whole cost tree: `tollwatch show {session}`")
+    lines.append(f"• <{_PORTAL}|Telnyx portal>  ·  <{_GUIDE}|Session Analysis guide>")
+    return "*What to do:*\n" + "\n".join(lines)
+
+
+def _small(verdict: Verdict) -> Iterable[str]:
+    return (reason.text for reason in verdict.reasons if not reason.severity)
+
+
+def _context(remarks: list[str]) -> Block:
+    shown = [_clean(remark, _LONGEST_SENTENCE) for remark in remarks[:_SHOWN_REMARKS]]
+    if len(remarks) > _SHOWN_REMARKS:
+        shown.append(f"and {len(remarks) - _SHOWN_REMARKS} more remarks")
+    return ContextBlock(elements=[PlainTextObject(text=f"Also: {text}") for text in shown])
+
+
+def _section(text: str) -> Block:
+    return SectionBlock(text=MarkdownTextObject(text=text[:SECTION_LIMIT], verbatim=True))
+
+
+def _date(time: datetime) -> str:
+    """Slack shows it in the reader's own zone; the fallback is for those who can't.
+
+    https://docs.slack.dev/messaging/formatting-message-text#date-formatting
+    """
+    utc = time.astimezone(UTC)
+    fallback_text = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
+    return f"<!date^{int(utc.timestamp())}^{{date_short_pretty}} {{time_secs}}|{fallback_text}>"
+
+
+def _clean(text: str, longest: int) -> str:
+    """One line without control characters, cut with an ellipsis."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def _code(text: str, longest: int = _LONGEST_WORD) -> str:
+    """Fit for a code span, which a backtick would end."""
+    return _clean(text, longest).replace("`", "'")
+
+
+def _escape(text: str) -> str:
+    """The three characters that Slack wants escaped, and no others.
+
+    https://docs.slack.dev/messaging/formatting-message-text#escaping
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

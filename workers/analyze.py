@@ -1,0 +1,145 @@
+"""The job that takes one due session a step further: ask, decide, conclude.
+
+It knows nothing of arq. When the session is to be looked at again, its conclusion says so, and the
+line of due sessions remembers it; nothing depends on this job being tried again.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from service.logs import get_logger
+from service.queue import Claim
+from service.records import Session, State, Watch
+from service.store import Concluded, Conclusion, Store
+from workers.analysis import decode_analysis
+from workers.decide import Rules, decide
+from workers.fetch import Answer, Found, Held, NothingYet, fetch
+from workers.metrics import WorkerMetrics
+from workers.products import CALL_SESSION
+from workers.settle import current_watch
+from workers.telnyx import TelnyxClient
+from workers.tree import build_tree
+
+MOST_FAILURES: Final = 5
+# An attempt makes a handful of bounded requests; beyond this something hangs.
+_ATTEMPT_SECONDS: Final = 120.0
+_FAILURE_SECONDS: Final = (10, 600)
+_log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Analyst:
+    """What the job needs. `now_ms` is the clock, in milliseconds since 1970."""
+
+    store: Store
+    telnyx: TelnyxClient
+    rules: Rules
+    metrics: WorkerMetrics
+    now_ms: Callable[[], int]
+
+    async def analyze(self, claim: Claim) -> str:
+        """One attempt; its outcome as counted in `tollwatch_attempts`.
+
+        Redis' errors pass through: the lease ends by itself, and the session is due again.
+        """
+        try:
+            async with asyncio.timeout(_ATTEMPT_SECONDS):
+                return await self._attempt(claim)
+        except RedisError:
+            raise
+        except Exception as error:
+            # Whatever breaks our code: this session's tries are counted, and the others go on.
+            return await self._failed(claim, error)
+
+    async def _attempt(self, claim: Claim) -> str:
+        session = await self.store.take(claim.id, claim.token)
+        if session is None:
+            return "lost"
+        answer = await self._ask(session)
+        conclusion = decide(session, answer, self.rules, now_ms=self.now_ms())
+        concluded = await self.store.conclude(
+            session, claim.token, conclusion, now_ms=self.now_ms()
+        )
+        return self._tell(session, answer, conclusion, concluded)
+
+    async def _ask(self, session: Session) -> Answer:
+        watch = current_watch(session)
+        schedule = self.rules.schedule
+        answer = await fetch(self.telnyx, session, watch, schedule, now_ms=self.now_ms())
+        if isinstance(answer, NothingYet) and _had_cost(watch):
+            return replace(answer, last=await self._last_found(session.id))
+        return answer
+
+    async def _last_found(self, session_id: str) -> Found | None:
+        """What an earlier answer held: a cost that is gone from the API has been seen all the same."""
+        body = await self.store.analysis(session_id)
+        if body is None:
+            return None
+        analysis = decode_analysis(body)
+        remark = "Telnyx no longer shows this session's cost; this is what an earlier answer held"
+        return Found(analysis, build_tree(analysis, CALL_SESSION), (remark,))
+
+    async def _failed(self, claim: Claim, error: Exception) -> str:
+        now_ms = self.now_ms()
+        reason = f"{type(error).__name__}: {error}"[:300]
+        first, longest = _FAILURE_SECONDS
+        wait = random.uniform(first, longest / MOST_FAILURES)  # noqa: S311 - spreads the tries
+        failures = await self.store.fail(
+            claim.id,
+            claim.token,
+            now_ms=now_ms,
+            next_due_ms=now_ms + int(wait * 1000),
+            most_failures=MOST_FAILURES,
+            reason=reason,
+        )
+        dead = failures is not None and failures >= MOST_FAILURES
+        _log.error("attempt failed", reason=reason, failures=failures, dead=dead, exc_info=error)
+        if dead:
+            self.metrics.ended.labels(State.DEAD).inc()
+        return "dead" if dead else "failed"
+
+    def _tell(
+        self, session: Session, answer: Answer, conclusion: Conclusion, concluded: Concluded
+    ) -> str:
+        if concluded is not Concluded.CONCLUDED:
+            _log.info("attempt without effect", outcome=concluded.value)
+            return concluded.value
+        if isinstance(answer, Found):
+            self.metrics.tree_events.observe(len(answer.tree.events))
+        if conclusion.alert:
+            self.metrics.alerts.labels(conclusion.alert.severity).inc()
+            _log.warning("alert decided", alert_id=conclusion.alert.id)
+        if conclusion.state is State.OPEN:
+            _log.info("waiting", reason=conclusion.reason, next_due_ms=conclusion.next_due_ms)
+            return "held" if isinstance(answer, Held) else "waiting"
+        return self._ended(session, conclusion)
+
+    def _ended(self, session: Session, conclusion: Conclusion) -> str:
+        self.metrics.ended.labels(conclusion.state).inc()
+        verdict = conclusion.verdict
+        if verdict is None:
+            _log.warning("unavailable", reason=conclusion.reason)
+            return "unavailable"
+        self.metrics.verdict_age.observe(max(0, verdict.at_ms - session.end_ms) / 1000)
+        self.metrics.verdicts.labels(verdict.severity or "none").inc()
+        for reason in verdict.reasons:
+            self.metrics.reasons.labels(reason.code).inc()
+        _log.info(
+            "verdict",
+            total=verdict.total,
+            currency=verdict.currency,
+            severity=verdict.severity,
+            settled=verdict.settled,
+            complete=verdict.complete,
+            reasons=[reason.code for reason in verdict.reasons],
+        )
+        return "settled"
+
+
+def _had_cost(watch: Watch) -> bool:
+    return any(fetch.ready for fetch in watch.fetches)

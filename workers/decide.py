@@ -1,0 +1,128 @@
+"""What one attempt at a session comes to: its answer in, all that changes out.
+
+Pure: settling says whether the cost may be believed, the judge what is wrong with it, and this
+whether somebody is to be told.
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from service.records import Alert, Fetch, Session, State, Verdict, Watch, rank
+from service.store import Conclusion
+from workers.analysis import encode_analysis
+from workers.fetch import Answer, Found, Held, NothingYet
+from workers.judge import Case, judge
+from workers.policy import Policy
+from workers.products import ASSISTANT
+from workers.settle import GiveUp, Schedule, Settled, Wait, answered, current_watch, held, settle
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decisions depend on besides the session: the ages and the policy."""
+
+    schedule: Schedule
+    policy: Policy
+    mask_numbers: bool = True
+
+
+def decide(session: Session, answer: Answer, rules: Rules, *, now_ms: int) -> Conclusion:
+    """All that the attempt changes. Neither waits nor writes."""
+    watch = current_watch(session)
+    match answer:
+        case Held(seconds, reason):
+            due_ms = now_ms + int(seconds * 1000)
+            waiting = held(watch, now_ms, reason)
+            return Conclusion(State.OPEN, waiting, due_ms, reason, answered=False)
+        case Found():
+            watch = answered(watch, rules.schedule, _fetch(session, answer, now_ms))
+            return _conclude(session, watch, answer, rules, now_ms)
+        case NothingYet(last=last):
+            fetch = Fetch(at_ms=now_ms, ready=False, planned=False)
+            watch = answered(watch, rules.schedule, fetch)
+            return _conclude(session, watch, last, rules, now_ms)
+
+
+def _conclude(
+    session: Session, watch: Watch, found: Found | None, rules: Rules, now_ms: int
+) -> Conclusion:
+    next_due_ms: int | None = None
+    verdict: Verdict | None = None
+    reason = ""
+    match settle(watch, rules.schedule):
+        case Wait(due_ms, reason):
+            verdict = _verdict(session, found, rules, now_ms, settled=False, provisional=True)
+            state, next_due_ms = State.OPEN, due_ms
+        case Settled(settled):
+            verdict = _verdict(session, found, rules, now_ms, settled=settled)
+            state = State.VERDICT
+        case GiveUp(reason):
+            state = State.UNAVAILABLE
+    return Conclusion(
+        state=state,
+        watch=msgspec.structs.replace(watch, reason=reason),
+        next_due_ms=next_due_ms,
+        reason=reason,
+        answered=True,
+        analysis=encode_analysis(found.analysis, masked=rules.mask_numbers) if found else None,
+        verdict=verdict,
+        alert=_alert(session, found, verdict, now_ms),
+    )
+
+
+def _fetch(session: Session, found: Found, now_ms: int) -> Fetch:
+    tree = found.tree
+    must_have = {ASSISTANT} if _is_assistants(session) else set()
+    return Fetch(
+        at_ms=now_ms,
+        ready=True,
+        planned=False,
+        event_count=max(len(tree.events), tree.stated_count or 0),
+        total=tree.total,
+        expected=must_have <= tree.has_product and not tree.missing,
+    )
+
+
+def _is_assistants(session: Session) -> bool:
+    return bool(session.call.assistant_id or session.conversation_ids)
+
+
+def _verdict(
+    session: Session,
+    found: Found | None,
+    rules: Rules,
+    now_ms: int,
+    *,
+    settled: bool,
+    provisional: bool = False,
+) -> Verdict | None:
+    if found is None:
+        return None
+    case = Case(
+        tree=found.tree,
+        call=session.call,
+        reported=session.reported,
+        settled=settled,
+        provisional=provisional,
+        remarks=found.remarks,
+    )
+    return judge(case, rules.policy, at_ms=now_ms)
+
+
+def _alert(
+    session: Session, found: Found | None, verdict: Verdict | None, now_ms: int
+) -> Alert | None:
+    """Only where this is worse than what has been told already."""
+    if not (found and verdict and verdict.severity) or rank(verdict.severity) <= rank(
+        session.alerted
+    ):
+        return None
+    direction = session.call.direction or found.tree.direction
+    return Alert(
+        id=f"{session.id}:{verdict.severity}",
+        call=msgspec.structs.replace(session.call, direction=direction),
+        verdict=verdict,
+        severity=verdict.severity,
+        decided_ms=now_ms,
+    )

@@ -1,0 +1,120 @@
+"""Brings leased work to arq: claims what is due, hands it over, and keeps the leases while it runs.
+
+Each worker has an arq queue of its own, which holds only what that worker has leased. So workers do
+not fight over the head of a shared queue, what a dead one held is in nobody's way, and arq's own
+in-progress marks, retries and expiry decide nothing.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from arq.connections import ArqRedis
+from arq.constants import job_key_prefix
+from arq.jobs import serialize_job
+from arq.utils import timestamp_ms
+
+from service.queue import Claim, Line
+
+LEASE_MS: Final = 20_000
+HEARTBEAT_SECONDS: Final = 5.0
+_LARGEST_BATCH: Final = 100
+_IDLE_SECONDS: Final = 0.05
+# arq's copies of work are worthless without a live lease; they only have to outlast the wait
+# between being handed over and being started.
+_JOB_MS: Final = 10 * 60_000
+
+
+@dataclass(slots=True)
+class Feeder:
+    """One line's way into arq. `job` is the name of the arq function."""
+
+    line: Line
+    job: str
+    arq: ArqRedis
+    capacity: int
+    worker_id: str
+    serialize: Callable[[dict[str, object]], bytes]
+    delay_ms: int = 0
+    paused: bool = False
+    on_claim: Callable[[Claim], None] = lambda _claim: None
+    _held: dict[str, str] = field(default_factory=dict)
+    _started: set[str] = field(default_factory=set)
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    @property
+    def held(self) -> int:
+        """How many ids this worker has leased."""
+        return len(self._held)
+
+    @asynccontextmanager
+    async def working_on(self, claim: Claim) -> AsyncIterator[None]:
+        """While inside, the lease is kept; when work is cancelled, it is given back at once."""
+        self._started.add(claim.id)
+        try:
+            yield
+        except asyncio.CancelledError:
+            # A rollout, not a failure: somebody else may begin this very moment.
+            await asyncio.shield(self.line.release({claim.id: claim.token}))
+            raise
+        finally:
+            self._started.discard(claim.id)
+            self._drop(claim)
+
+    async def feed(self, queue_name: str) -> int:
+        """Claim as much as there is room for and hand it to arq; how much that was."""
+        room = min(self.capacity - len(self._held), _LARGEST_BATCH)
+        if self.paused or room <= 0:
+            return 0
+        token = f"{self.worker_id}.{next(self._numbers)}"
+        claims = await self.line.claim(
+            limit=room, lease_ms=LEASE_MS, token=token, delay_ms=self.delay_ms
+        )
+        if claims:
+            self._held.update((claim.id, claim.token) for claim in claims)
+            for claim in claims:
+                self.on_claim(claim)
+            await self._hand_over(claims, queue_name)
+        return len(claims)
+
+    async def run(self, queue_name: Callable[[], str]) -> None:
+        """Feed for ever. Redis' errors pass through."""
+        while True:
+            fed = await self.feed(queue_name())
+            await asyncio.sleep(0 if fed == _LARGEST_BATCH else _IDLE_SECONDS)
+
+    async def beat(self) -> None:
+        """Extend the leases for ever. Redis' errors pass through."""
+        while True:
+            await self.line.extend(dict(self._held), lease_ms=LEASE_MS)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def release_unstarted(self) -> None:
+        """Give back what was leased but never begun."""
+        waiting = {id: token for id, token in self._held.items() if id not in self._started}
+        for id in waiting:
+            del self._held[id]
+        await self.line.release(waiting)
+
+    def _drop(self, claim: Claim) -> None:
+        if self._held.get(claim.id) == claim.token:
+            del self._held[claim.id]
+
+    async def _hand_over(self, claims: list[Claim], queue_name: str) -> None:
+        now = timestamp_ms()
+        async with self.arq.pipeline(transaction=False) as pipe:
+            for claim in claims:
+                args = (claim.id, claim.token, claim.due_ms, claim.taken_over)
+                body = serialize_job(self.job, args, {}, None, now, serializer=self.serialize)
+                pipe.psetex(job_key_prefix + _job_id(claim), _JOB_MS, body)
+            pipe.zadd(queue_name, {_job_id(claim): claim.due_ms for claim in claims})
+            pipe.pexpire(queue_name, _JOB_MS)
+            await pipe.execute()
+
+
+def _job_id(claim: Claim) -> str:
+    # With the token: a second lease on the same session is another job to arq.
+    return f"{claim.id}:{claim.token}"

@@ -1,0 +1,341 @@
+"""Whether a cost is what it should be: the tree, the call and the policy in, a verdict out.
+
+Pure. A reason says what was observed, what is allowed and how much money lies between. Ceilings
+that somebody set always alert when they are crossed; what Telnyx's own figures say against each
+other is kept, and alerts only where enough money is in it. Learned baselines will be one more
+source of reasons beside `_ceilings` and `_billing`.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from service.events import ANALYZED, COST
+from service.money import ZERO
+from service.records import Call, Event, Reason, Reported, Severity, Share, Verdict, rank
+
+from workers.policy import Ceiling, Policy
+from workers.products import label, normalise
+from workers.tree import CostTree, ProductCost, text
+from workers.tree import Event as CostEvent
+from workers.wording import amount, duration, priced
+
+SESSION_COST: Final = "session_cost"
+COST_PER_MINUTE: Final = "cost_per_minute"
+PRODUCT_COST: Final = "product_cost"
+PRODUCT_EVENTS: Final = "product_events"
+
+# What more data can only exceed further: a tree that is not settled yet may alert on these.
+_GROWING: Final = frozenset({SESSION_COST, PRODUCT_COST, PRODUCT_EVENTS})
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is judged: a session's tree and what else is known of the call."""
+
+    tree: CostTree
+    call: Call
+    reported: tuple[tuple[Event, Reported], ...] = ()
+    settled: bool = True
+    provisional: bool = False
+    """True while more data may come: only what can grow no less is judged."""
+    remarks: tuple[str, ...] = ()
+    """What the fetching found out: nodes that stayed missing, and why."""
+
+    @property
+    def duration_seconds(self) -> int:
+        """How long the call was: the longest of what webhook and records state."""
+        call = self.call
+        from_webhook = (call.end_ms - call.start_ms) // 1000 if call.end_ms and call.start_ms else 0
+        return max(from_webhook, self.tree.real_seconds)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the tree is whole, so that what is missing in it is really not there."""
+        return self.settled and not self.provisional and not self.tree.missing
+
+
+def judge(case: Case, policy: Policy, *, at_ms: int) -> Verdict:
+    """The verdict on one session. Its severity is that of its worst reason, None for quiet."""
+    reasons = [*_ceilings(case, policy)]
+    if not case.provisional:
+        reasons += _billing(case, policy)
+    tree = case.tree
+    reasons.sort(key=lambda r: (-rank(r.severity), -r.excess, r.code, r.product or ""))
+    alerting = [reason for reason in reasons if reason.severity]
+    return Verdict(
+        at_ms=at_ms,
+        total=tree.total,
+        currency=tree.currency,
+        settled=case.settled,
+        complete=not tree.missing,
+        provisional=case.provisional,
+        event_count=len(tree.events),
+        severity=alerting[0].severity if alerting else None,
+        # Reasons overlap (a loop is also a dear session), so their excesses must not be added up.
+        excess=max((reason.excess for reason in alerting or reasons), default=ZERO),
+        reasons=tuple(reasons),
+        products=tuple(_share(product) for product in tree.products),
+        remarks=(*_remarks(case), *case.remarks),
+        duration_seconds=case.duration_seconds,
+        dearest_path=tuple(label(event.product) for event in tree.dearest_path),
+    )
+
+
+def _share(product: ProductCost) -> Share:
+    return Share(
+        product=product.product,
+        cost=product.cost,
+        share=product.share,
+        events=product.events,
+        rate=product.rates[0] if len(product.rates) == 1 else None,
+        billed_seconds=product.billed_seconds,
+        real_seconds=product.real_seconds,
+    )
+
+
+def _remarks(case: Case) -> Iterator[str]:
+    tree = case.tree
+    if tree.missing:
+        yield f"{tree.missing} of {tree.stated_count} events are missing in Telnyx's answer"
+    if not case.trusted and not case.provisional:
+        yield from (mismatch.text for mismatch in tree.mismatches)
+
+
+# --- ceilings: what somebody set ---------------------------------------------------------------
+
+
+def _ceilings(case: Case, policy: Policy) -> Iterator[Reason]:
+    always = Ceiling(measure=SESSION_COST, limit=policy.max_session_cost)
+    call = case.call
+    direction = call.direction or case.tree.direction
+    chosen = policy.ceilings_for(call.assistant_id, call.connection_id, direction)
+    for ceiling in (always, *(c for c in chosen if c != always)):
+        if case.provisional and ceiling.measure not in _GROWING:
+            continue
+        reason = _crossed(case, ceiling)
+        if reason:
+            yield _graded(reason, policy, at_least_low=True)
+
+
+def _crossed(case: Case, ceiling: Ceiling) -> Reason | None:
+    match ceiling.measure:
+        case "session_cost":
+            return _session_cost(case, ceiling)
+        case "cost_per_minute":
+            return _cost_per_minute(case, ceiling)
+        case "product_cost":
+            return _product_cost(case, ceiling)
+        case "product_events":
+            return _product_events(case, ceiling)
+
+
+def _session_cost(case: Case, ceiling: Ceiling) -> Reason | None:
+    tree, limit = case.tree, ceiling.limit
+    if tree.total <= limit:
+        return None
+    return Reason(
+        code=SESSION_COST,
+        text=f"The session cost {priced(tree.total, tree.currency)}, "
+        f"the ceiling{_scope(ceiling)} is {amount(limit)}",
+        observed=tree.total,
+        limit=limit,
+        excess=tree.total - limit,
+    )
+
+
+def _cost_per_minute(case: Case, ceiling: Ceiling) -> Reason | None:
+    tree, limit, seconds = case.tree, ceiling.limit, case.duration_seconds
+    observed = tree.per_minute(seconds)
+    if observed <= limit:
+        return None
+    return Reason(
+        code=COST_PER_MINUTE,
+        text=f"{priced(observed, tree.currency)} a minute over {duration(seconds)}, "
+        f"the ceiling{_scope(ceiling)} is {amount(limit)} a minute",
+        observed=observed,
+        limit=limit,
+        excess=(observed - limit) * max(60, seconds) / 60,
+    )
+
+
+def _product_cost(case: Case, ceiling: Ceiling) -> Reason | None:
+    product, limit = _find(case.tree, ceiling), ceiling.limit
+    if product is None or product.cost <= limit:
+        return None
+    return Reason(
+        code=PRODUCT_COST,
+        product=product.product,
+        text=f"{label(product.product)} cost {priced(product.cost, case.tree.currency)}, "
+        f"the ceiling{_scope(ceiling)} is {amount(limit)}",
+        observed=product.cost,
+        limit=limit,
+        excess=product.cost - limit,
+    )
+
+
+def _product_events(case: Case, ceiling: Ceiling) -> Reason | None:
+    product, limit = _find(case.tree, ceiling), ceiling.limit
+    if product is None or product.events <= limit:
+        return None
+    return Reason(
+        code=PRODUCT_EVENTS,
+        product=product.product,
+        text=f"{label(product.product)} occurred {product.events:,} times, "
+        f"the ceiling{_scope(ceiling)} is {limit:f}",
+        observed=Decimal(product.events),
+        limit=limit,
+        # The money in the events beyond the limit, at what one of them cost.
+        excess=max(ZERO, product.cost * (product.events - limit) / product.events),
+    )
+
+
+def _find(tree: CostTree, ceiling: Ceiling) -> ProductCost | None:
+    wanted = normalise(ceiling.product or "")
+    return next((product for product in tree.products if product.product == wanted), None)
+
+
+def _scope(ceiling: Ceiling) -> str:
+    when = ceiling.when
+    named = [
+        f"{name} {value}"
+        for name, value in (("assistant", when.assistant), ("connection", when.connection))
+        if value
+    ]
+    if when.direction:
+        named.append(f"{when.direction} calls")
+    return f" for {', '.join(named)}" if named else ""
+
+
+# --- billing: what Telnyx's own figures say against each other ----------------------------------
+
+
+def _billing(case: Case, policy: Policy) -> Iterator[Reason]:
+    if case.tree.currency != policy.currency:
+        yield _graded(_foreign_currency(case, policy), policy)
+    found = [*_double_charges(case.tree)]
+    if case.trusted:
+        found += [*_broken(case.tree), *_differences(case, policy.difference_tolerance)]
+    yield from (_graded(reason, policy) for reason in found)
+
+
+def _foreign_currency(case: Case, policy: Policy) -> Reason:
+    tree = case.tree
+    return Reason(
+        code="foreign_currency",
+        text=f"The cost is in {tree.currency}, the policy's limits are in {policy.currency}: "
+        "none of it can be judged",
+        observed=tree.total,
+        limit=ZERO,
+        excess=max(ZERO, tree.total),
+    )
+
+
+def _broken(tree: CostTree) -> Iterator[Reason]:
+    for mismatch in tree.mismatches:
+        yield Reason(
+            code=mismatch.code,
+            text=mismatch.text,
+            observed=mismatch.amount,
+            limit=ZERO,
+            excess=mismatch.amount,
+        )
+
+
+def _double_charges(tree: CostTree) -> Iterator[Reason]:
+    """The same charge twice: product, identifiers, times and cost are equal, and all present."""
+    charges: dict[tuple[object, ...], list[CostEvent]] = {}
+    for event in tree.events:
+        identity = _charge(event)
+        if identity:
+            charges.setdefault(identity, []).append(event)
+    for events in charges.values():
+        if len(events) > 1:
+            first = events[0]
+            yield Reason(
+                code="double_charge",
+                product=first.product,
+                text=f"{label(first.product)} of {priced(first.cost, tree.currency)} was charged "
+                f"{len(events)} times for the same leg and time",
+                observed=first.cost * len(events),
+                limit=first.cost,
+                excess=first.cost * (len(events) - 1),
+            )
+
+
+def _charge(event: CostEvent) -> tuple[object, ...] | None:
+    record = event.record
+    names = (record.telnyx_leg_id, record.call_leg_id, record.leg_id, record.conversation_id)
+    identifiers = (text(record.id) or event.id, *(text(name) for name in names))
+    begin = text(record.started_at) or text(record.created_at) or text(record.start_time)
+    end = text(record.finished_at) or text(record.completed_at) or text(record.end_time)
+    if event.cost <= 0 or not any(identifiers) or not begin or not end:
+        return None
+    directions = (text(record.direction), text(record.leg_direction))
+    return (event.product, identifiers, directions, begin, end, event.cost)
+
+
+def _differences(case: Case, tolerance: Decimal) -> Iterator[Reason]:
+    latest: dict[tuple[str, str | None], Reported] = {}
+    for event, reported in sorted(case.reported, key=lambda pair: pair[0].at_ms):
+        if reported.currency in {None, case.tree.currency}:
+            latest[event.kind, event.leg_id if event.kind == COST else None] = reported
+    for (kind, leg_id), reported in latest.items():
+        if kind == ANALYZED:
+            yield from _below_reported(case.tree, reported, tolerance)
+        elif leg_id:
+            yield from _leg_differences(case.tree, leg_id, reported, tolerance)
+
+
+def _below_reported(tree: CostTree, reported: Reported, tolerance: Decimal) -> Iterable[Reason]:
+    """`call.analyzed` is sent while cost still comes in, so a tree above its total is no news."""
+    if reported.total is None or reported.total - tree.total <= tolerance:
+        return
+    yield Reason(
+        code="reported_difference",
+        text=f"call.analyzed reported {priced(reported.total, tree.currency)}, the settled cost "
+        f"tree holds {amount(tree.total)}",
+        observed=tree.total,
+        limit=reported.total,
+        excess=reported.total - tree.total,
+    )
+
+
+def _leg_differences(
+    tree: CostTree, leg_id: str, reported: Reported, tolerance: Decimal
+) -> Iterable[Reason]:
+    """`call.cost` speaks of one leg, and only of its own parts: those nodes it is compared with."""
+    parts: dict[str, Decimal] = {}
+    for part in reported.parts:
+        product = normalise(part.product)
+        parts[product] = parts.get(product, ZERO) + part.cost
+    for product, cost in parts.items():
+        nodes = [e for e in tree.events if e.product == product and _is_of_leg(e, leg_id)]
+        inside = sum((node.cost for node in nodes), ZERO)
+        if nodes and abs(inside - cost) > tolerance:
+            yield Reason(
+                code="reported_difference",
+                product=product,
+                text=f"call.cost reported {priced(cost, tree.currency)} for "
+                f"{label(product)} of one leg, the cost tree holds {amount(inside)}",
+                observed=inside,
+                limit=cost,
+                excess=abs(inside - cost),
+            )
+
+
+def _is_of_leg(event: CostEvent, leg_id: str) -> bool:
+    record = event.record
+    names = (record.telnyx_leg_id, record.call_leg_id, record.leg_id)
+    stated = [text(name) for name in names if name]
+    return leg_id in stated if stated else event.id == leg_id
+
+
+def _graded(reason: Reason, policy: Policy, *, at_least_low: bool = False) -> Reason:
+    severity = policy.severity_of(reason.excess)
+    if severity is None and at_least_low:
+        severity = Severity.LOW
+    return msgspec.structs.replace(reason, severity=severity)

@@ -1,0 +1,296 @@
+"""Puts a worker together, and keeps it going: arq's main loop dies of any lost connection.
+
+The only module that knows arq's Worker. What is due and who holds it is kept by `service.queue`;
+arq runs the jobs, bounds their number and times them out.
+"""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+from arq.connections import ArqRedis
+from arq.worker import Worker, func
+from msgspec import json
+from prometheus_client import CollectorRegistry
+from redis.exceptions import RedisError
+
+from service import __version__
+from service.connect import redis_pool
+from service.health import Health, create_admin, redis_check
+from service.logs import get_logger
+from service.metrics import create_registry
+from service.queue import Claim, alert_line, session_line
+from service.settings import WorkerSettings
+from service.store import Store
+from workers.analyze import Analyst
+from workers.decide import Rules
+from workers.feed import Feeder
+from workers.metrics import WorkerMetrics
+from workers.policy import Policy
+from workers.post import Poster
+from workers.settle import Schedule
+from workers.slack import SlackClient
+from workers.telnyx import TelnyxClient
+
+ANALYZE: Final = "analyze"
+POST: Final = "post"
+
+# Slack takes about one message a second; more at once only earns refusals.
+_POSTS_AT_ONCE: Final = 2
+# Longer than the analyst gives an attempt: that one counts it as a failure, this one only stops it.
+_JOB_TIMEOUT_SECONDS: Final = 150
+_POLL_SECONDS: Final = 0.02
+_HEALTH_SECONDS: Final = 10
+_RESTART_SECONDS: Final = 1.0
+_WATCH_SECONDS: Final = 5.0
+_TRIM_EVERY: Final = 60
+_REDIS_SECONDS: Final = 5.0
+
+_log = get_logger()
+
+
+def now_ms() -> int:
+    """The clock: milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """Everything a worker consists of, put together by `create_worker`."""
+
+    settings: WorkerSettings
+    arq: ArqRedis
+    store: Store
+    sessions: Feeder
+    alerts: Feeder
+    analyst: Analyst
+    poster: Poster
+    metrics: WorkerMetrics
+    registry: CollectorRegistry
+    health: Health
+    worker_id: str
+    _incarnation: int = 0
+    _worker: Worker | None = None
+    _background: list["asyncio.Task[None]"] = field(default_factory=list)
+
+    @property
+    def queue_name(self) -> str:
+        """arq's queue of this worker. A restarted main loop gets a new one: what was handed to the
+        old one is given back, and must not be run twice."""
+        return f"arq:queue:{self.worker_id}:{self._incarnation}"
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then finish what is begun, within the grace period."""
+        for name, work in self._loops().items():
+            self._background.append(asyncio.create_task(self._keep_going(name, work), name=name))
+        await stop.wait()
+        await self._wind_down()
+
+    def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        return {
+            "arq": self._run_arq,
+            "feed sessions": lambda: self.sessions.run(lambda: self.queue_name),
+            "feed alerts": lambda: self.alerts.run(lambda: self.queue_name),
+            "hold sessions": self.sessions.beat,
+            "hold alerts": self.alerts.beat,
+            "watch": self._watch,
+        }
+
+    async def _keep_going(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Restart a loop whatever ends it: a worker that lost Redis works on when it is back."""
+        while True:
+            try:
+                await work()
+            except (RedisError, OSError) as error:
+                self.metrics.redis_errors.inc()
+                _log.warning("Redis failed", loop=name, error=type(error).__name__)
+            except Exception as error:
+                _log.error("loop failed", loop=name, exc_info=error)
+            await asyncio.sleep(_RESTART_SECONDS)
+
+    async def _run_arq(self) -> None:
+        if self._incarnation:
+            self.metrics.restarts.inc()
+            for feeder in (self.sessions, self.alerts):
+                await feeder.release_unstarted()
+        self._incarnation += 1
+        self._worker = self._create_arq_worker()
+        await self._worker.async_run()
+
+    def _create_arq_worker(self) -> Worker:
+        most = self.settings.concurrency + _POSTS_AT_ONCE
+        return Worker(
+            functions=[
+                func(self._job(self.sessions, self.analyst.analyze), name=ANALYZE, max_tries=1),
+                func(self._job(self.alerts, self.poster.post), name=POST, max_tries=1),
+            ],
+            queue_name=self.queue_name,
+            redis_pool=self.arq,
+            handle_signals=False,
+            max_jobs=most,
+            job_timeout=_JOB_TIMEOUT_SECONDS,
+            keep_result=0,
+            poll_delay=_POLL_SECONDS,
+            retry_jobs=False,
+            health_check_interval=_HEALTH_SECONDS,
+            health_check_key=f"arq:health:{self.worker_id}",
+            job_serializer=json.encode,
+            job_deserializer=json.decode,
+            log_results=False,
+        )
+
+    def _job(
+        self, feeder: Feeder, work: Callable[[Claim], Awaitable[str]]
+    ) -> Any:
+        """The job as arq sees it: it never fails, since what comes next is not arq's to decide."""
+        is_session = feeder is self.sessions
+
+        async def run(
+            _ctx: dict[str, Any], id: str, token: str, due_ms: int, taken_over: bool
+        ) -> None:
+            claim = Claim(id, token, due_ms, taken_over)
+            name = "session_id" if is_session else "alert_id"
+            context = {name: id, "attempt": token}
+            with structlog.contextvars.bound_contextvars(**context):
+                await self._work(feeder, work, claim)
+
+        run.__qualname__ = ANALYZE if is_session else POST
+        return run
+
+    async def _work(
+        self, feeder: Feeder, work: Callable[[Claim], Awaitable[str]], claim: Claim
+    ) -> None:
+        begun = time.perf_counter()
+        try:
+            async with feeder.working_on(claim):
+                outcome = await work(claim)
+        except RedisError as error:
+            self.metrics.redis_errors.inc()
+            _log.warning("attempt lost Redis", error=type(error).__name__)
+            return
+        except Exception as error:
+            # The lease ends by itself, and the work is due again.
+            _log.error("attempt broken off", exc_info=error)
+            return
+        self._count(feeder, outcome, time.perf_counter() - begun)
+
+    def _count(self, feeder: Feeder, outcome: str, seconds: float) -> None:
+        if feeder is self.sessions:
+            self.metrics.attempts.labels(outcome).inc()
+            self.metrics.work.observe(seconds)
+        elif outcome != "lost":
+            self.metrics.posts.labels(outcome).inc()
+
+    async def _watch(self) -> None:
+        """Gauges of what is due, and the end of what the retention has ended."""
+        for turn in range(1 << 62):
+            now = now_ms()
+            for name, feeder in (("sessions", self.sessions), ("alerts", self.alerts)):
+                depth = await feeder.line.depth(now_ms=now, delay_ms=feeder.delay_ms)
+                self.metrics.pending.labels(name).set(depth.pending)
+                self.metrics.overdue.labels(name).set(depth.overdue)
+                self.metrics.oldest.labels(name).set(depth.oldest_overdue_ms / 1000)
+            self.metrics.held.set(self.sessions.held)
+            if turn % _TRIM_EVERY == 0:
+                await self.store.trim(now_ms=now)
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def _wind_down(self) -> None:
+        feeders = (self.sessions, self.alerts)
+        for feeder in feeders:
+            feeder.paused = True
+        if self._worker:
+            self._worker.allow_pick_jobs = False
+        with contextlib.suppress(TimeoutError, RedisError, OSError):
+            async with asyncio.timeout(self.settings.grace_seconds):
+                for feeder in feeders:
+                    await feeder.release_unstarted()
+                while any(feeder.held for feeder in feeders):
+                    await asyncio.sleep(0.02)
+        # What is still at work is cancelled, which gives its lease back.
+        tasks = [*self._background, *(self._worker.tasks.values() if self._worker else ())]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(RedisError, OSError):
+            await self.arq.delete(f"arq:health:{self.worker_id}", self.queue_name)
+
+
+@asynccontextmanager
+async def create_worker(settings: WorkerSettings, policy: Policy) -> AsyncIterator[WorkerProcess]:
+    """A worker and its connections, which are closed at the end."""
+    registry = create_registry("worker")
+    metrics = WorkerMetrics(registry)
+    pool = redis_pool(
+        settings.redis_url.get_secret_value(),
+        connections=settings.concurrency * 2 + 20,
+        timeout_seconds=_REDIS_SECONDS,
+    )
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(pool.disconnect)
+        arq = ArqRedis(pool_or_conn=pool, job_serializer=json.encode, job_deserializer=json.decode)
+        telnyx = TelnyxClient(
+            settings.api_url,
+            settings.api_key,
+            version=__version__,
+            connections=settings.concurrency,
+            observe=metrics.observe_fetch,
+        )
+        await stack.enter_async_context(telnyx)
+        slack = None
+        if settings.slack_url:
+            slack = SlackClient(settings.slack_url, version=__version__)
+            await stack.enter_async_context(slack)
+        yield _assemble(settings, policy, arq, telnyx, slack, metrics, registry)
+
+
+def _assemble(
+    settings: WorkerSettings,
+    policy: Policy,
+    arq: ArqRedis,
+    telnyx: TelnyxClient,
+    slack: SlackClient | None,
+    metrics: WorkerMetrics,
+    registry: CollectorRegistry,
+) -> WorkerProcess:
+    worker_id = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
+    store = Store(arq, retention_ms=settings.retention_ms)
+    schedule = Schedule.of_seconds(settings.ages)
+    rules = Rules(schedule, policy, mask_numbers=settings.mask_numbers)
+
+    def on_claim(claim: Claim) -> None:
+        metrics.dwell.observe(max(0, now_ms() - claim.due_ms) / 1000)
+        if claim.taken_over:
+            metrics.takeovers.inc()
+
+    return WorkerProcess(
+        settings=settings,
+        arq=arq,
+        store=store,
+        sessions=Feeder(
+            session_line(arq),
+            ANALYZE,
+            arq,
+            settings.concurrency,
+            worker_id,
+            json.encode,
+            delay_ms=schedule.first_ms,
+            on_claim=on_claim,
+        ),
+        alerts=Feeder(alert_line(arq), POST, arq, _POSTS_AT_ONCE, worker_id, json.encode),
+        analyst=Analyst(store, telnyx, rules, metrics, now_ms),
+        poster=Poster(store, slack, metrics, now_ms),
+        metrics=metrics,
+        registry=registry,
+        health=Health(redis_check(arq)),
+        worker_id=worker_id,
+    )

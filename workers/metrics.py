@@ -1,0 +1,120 @@
+"""The worker's metrics, each declared once, its labels there from the start."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from service.records import Severity, State
+
+MEANINGS: Final = ("ready", "not_ready", "rate_limited", "refused", "transient", "invalid")
+POST_OUTCOMES: Final = ("posted", "rate_limited", "transient", "refused", "kept")
+ATTEMPTS: Final = ("settled", "waiting", "held", "unavailable", "failed", "dead", "changed", "lost")
+
+_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_DWELL: Final = (0.1, 0.5, 1, 5, 15, 60, 300, 1800, 10_800)
+_AGES: Final = (60, 120, 300, 600, 1800, 3600, 10_800, 21_600, 86_400)
+_EVENTS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+
+
+class WorkerMetrics:
+    """What a worker counts and measures. Time waited and time worked are measured apart."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.attempts = _counter(
+            registry, "tollwatch_attempts", "Attempts at a session, by outcome", "outcome", ATTEMPTS
+        )
+        self.dwell = _histogram(
+            registry, "tollwatch_dwell_seconds", "From due until taken up", _DWELL
+        )
+        self.work = _histogram(
+            registry, "tollwatch_work_seconds", "From taken up until concluded", _SECONDS
+        )
+        self.fetches = _counter(
+            registry, "tollwatch_fetches", "Asks of Telnyx, by meaning", "meaning", MEANINGS
+        )
+        self.fetch_seconds = _histogram(
+            registry, "tollwatch_fetch_seconds", "Latency of Telnyx's answers", _SECONDS
+        )
+        self.tree_events = _histogram(
+            registry, "tollwatch_tree_events", "Events in a cost tree", _EVENTS
+        )
+        self.ended = _counter(
+            registry,
+            "tollwatch_sessions_ended",
+            "Sessions that reached a terminal state",
+            "state",
+            [state for state in State if state is not State.OPEN],
+        )
+        self.verdict_age = _histogram(
+            registry, "tollwatch_verdict_age_seconds", "From the call's end to its verdict", _AGES
+        )
+        self.verdicts = _counter(
+            registry,
+            "tollwatch_verdicts",
+            "Verdicts, by severity",
+            "severity",
+            ("none", *Severity),
+        )
+        self.reasons = Counter(
+            "tollwatch_reasons", "Reasons in verdicts, by code", ["code"], registry=registry
+        )
+        self.takeovers = Counter(
+            "tollwatch_takeovers", "Work taken over after its lease ended", registry=registry
+        )
+        self.alerts = _counter(
+            registry, "tollwatch_alerts_decided", "Alerts decided", "severity", Severity
+        )
+        self.posts = _counter(
+            registry, "tollwatch_posts", "Posts to Slack, by outcome", "outcome", POST_OUTCOMES
+        )
+        self.post_seconds = _histogram(
+            registry, "tollwatch_post_seconds", "Latency of Slack's answers", _SECONDS
+        )
+        self.alert_dwell = _histogram(
+            registry,
+            "tollwatch_alert_dwell_seconds",
+            "From an alert's decision to its post",
+            _DWELL,
+        )
+        self.redis_errors = Counter(
+            "tollwatch_redis_errors", "Errors of Redis, as this process met them", registry=registry
+        )
+        self.restarts = Counter(
+            "tollwatch_main_loop_restarts", "Restarts of arq's main loop", registry=registry
+        )
+        self.held = Gauge(
+            "tollwatch_sessions_held", "Sessions leased by this worker", registry=registry
+        )
+        self.pending = _gauge(registry, "tollwatch_pending", "Waiting or leased")
+        self.overdue = _gauge(registry, "tollwatch_overdue", "Due and not taken up")
+        self.oldest = _gauge(
+            registry, "tollwatch_oldest_overdue_seconds", "How long the oldest has been overdue"
+        )
+
+    def observe_fetch(self, meaning: str, seconds: float) -> None:
+        """One answer of Telnyx, or its absence."""
+        self.fetches.labels(meaning).inc()
+        self.fetch_seconds.observe(seconds)
+
+
+def _counter(
+    registry: CollectorRegistry, name: str, text: str, label: str, values: Iterable[str]
+) -> Counter:
+    counter = Counter(name, text, [label], registry=registry)
+    for value in values:
+        counter.labels(str(value))
+    return counter
+
+
+def _histogram(
+    registry: CollectorRegistry, name: str, text: str, buckets: tuple[float, ...]
+) -> Histogram:
+    return Histogram(name, text, buckets=buckets, registry=registry)
+
+
+def _gauge(registry: CollectorRegistry, name: str, text: str) -> Gauge:
+    gauge = Gauge(name, text, ["line"], registry=registry)
+    for line in ("sessions", "alerts"):
+        gauge.labels(line)
+    return gauge

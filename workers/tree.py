@@ -1,0 +1,323 @@
+"""The cost tree: one session's events, flat and typed, and what can be said of their money.
+
+Nothing about Telnyx's sums is assumed. That cumulative costs equal own plus children, that the
+total equals the sum, that the counts agree and that there is one currency are all checked, and each
+disagreement is a fact which the verdict carries.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from service.money import ZERO, money, plain
+from workers.analysis import Analysis, Node, Record
+from workers.products import CALL_SESSION, RECORD_TYPES, normalise
+
+_LONGEST_NAME: Final = 100
+_NO_RECORD: Final = Record()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One node. `depth` counts from 1 at the root; `children` are positions in `CostTree.events`."""
+
+    position: int
+    parent: int | None
+    depth: int
+    id: str
+    product: str
+    """The public record type, or the unknown name as it came."""
+    name: str
+    """Telnyx's own product name."""
+    cost: Decimal
+    cumulative: Decimal | None
+    """As Telnyx states it; `CostTree.subtotals` holds what the nodes add up to."""
+    currency: str | None
+    rate: Decimal | None
+    billed_seconds: int | None
+    real_seconds: int | None
+    record: Record
+    children: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A broken invariant: a code, a sentence, and the money in it (0 where it is not about money)."""
+
+    code: str
+    text: str
+    amount: Decimal = ZERO
+
+
+@dataclass(frozen=True, slots=True)
+class ProductCost:
+    """What one product cost in the session. `rates` are the distinct unit rates of its records."""
+
+    product: str
+    cost: Decimal
+    share: Decimal
+    events: int
+    rates: tuple[Decimal, ...]
+    billed_seconds: int | None
+    real_seconds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CostTree:
+    """A session's events in pre-order (the root first, parents before children)."""
+
+    session_id: str
+    events: tuple[Event, ...]
+    subtotals: tuple[Decimal, ...]
+    """Own plus all descendants' costs of the event at the same position, added up by us."""
+    stated_total: Decimal | None
+    currency: str
+    stated_count: int | None
+    """How many events Telnyx says there are; more than `events` where the tree was cut."""
+    mismatches: tuple[Mismatch, ...]
+
+    @property
+    def total(self) -> Decimal:
+        """What the session cost: Telnyx's total, or the sum of the events where there is none."""
+        return self.sum if self.stated_total is None else self.stated_total
+
+    @property
+    def sum(self) -> Decimal:
+        """The events' own costs, added up."""
+        return self.subtotals[0]
+
+    @property
+    def missing(self) -> int:
+        """How many events Telnyx counts but did not send."""
+        return max(0, (self.stated_count or 0) - len(self.events))
+
+    @property
+    def hidden(self) -> tuple[Event, ...]:
+        """Events whose cumulative cost says that children were left out, the dearest first."""
+        short = [
+            (event.cumulative - self.subtotals[event.position], event)
+            for event in self.events
+            if event.cumulative is not None and event.cumulative > self.subtotals[event.position]
+        ]
+        return tuple(event for _, event in sorted(short, key=lambda s: (-s[0], -s[1].depth)))
+
+    @property
+    def products(self) -> tuple[ProductCost, ...]:
+        """Cost per product, the dearest first."""
+        groups: dict[str, list[Event]] = {}
+        for event in self.events:
+            groups.setdefault(event.product, []).append(event)
+        whole = self.sum
+        costs = [_product_cost(product, events, whole) for product, events in groups.items()]
+        return tuple(sorted(costs, key=lambda p: (-p.cost, p.product)))
+
+    @property
+    def has_product(self) -> frozenset[str]:
+        """The products that occur."""
+        return frozenset(event.product for event in self.events)
+
+    @property
+    def real_seconds(self) -> int:
+        """The longest duration that any record states: how long the call was."""
+        return max((event.real_seconds or 0 for event in self.events), default=0)
+
+    @property
+    def direction(self) -> str | None:
+        """The call's direction, from the first record that states one."""
+        return next((text(e.record.direction) for e in self.events if e.record.direction), None)
+
+    @property
+    def dearest_path(self) -> tuple[Event, ...]:
+        """From the root along the child with the largest subtotal, down to a leaf."""
+        path = [self.events[0]]
+        while path[-1].children:
+            path.append(self.events[max(path[-1].children, key=lambda c: (self.subtotals[c], -c))])
+        return tuple(path)
+
+    def per_minute(self, seconds: int) -> Decimal:
+        """The total per minute of a call of `seconds`; shorter calls count as one minute.
+
+        Telnyx bills started minutes, so a call of eight seconds has no rate of its own.
+        """
+        return self.total * 60 / max(60, seconds)
+
+
+def build_tree(analysis: Analysis, root_type: str | None = None) -> CostTree:
+    """The cost tree of an answer. `root_type` is the record type that was asked for.
+
+    A call session's root bears the product of the leg that began it, so only the question tells
+    that it is the session itself.
+    """
+    events = _flatten(analysis.root, root_type)
+    subtotals = _add_up(events)
+    stated = analysis.cost
+    total = money(stated.total) if stated else None
+    currency = (text(stated.currency) if stated else None) or _first_currency(events) or "USD"
+    count = whole_number(analysis.meta.event_count) if analysis.meta else None
+    return CostTree(
+        session_id=text(analysis.session_id) or events[0].id,
+        events=events,
+        subtotals=subtotals,
+        stated_total=total,
+        currency=currency,
+        stated_count=count,
+        mismatches=tuple(_mismatches(events, subtotals, total, currency, count)),
+    )
+
+
+def text(value: Any) -> str | None:
+    """A short text from outside, or None where there is none."""
+    if isinstance(value, str):
+        return value[:_LONGEST_NAME].strip() or None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)[:_LONGEST_NAME]
+    return None
+
+
+def whole_number(value: Any) -> int | None:
+    """A count or a number of seconds, 0 or more, or None."""
+    amount = money(value)
+    return int(amount) if amount is not None and amount >= 0 else None
+
+
+def _flatten(root: Node, root_type: str | None) -> tuple[Event, ...]:
+    order: list[tuple[Node, int | None, int]] = []
+    children: list[list[int]] = []
+    stack: list[tuple[Node, int | None, int]] = [(root, None, 1)]
+    while stack:
+        node, parent, depth = stack.pop()
+        position = len(order)
+        if parent is not None:
+            children[parent].append(position)
+        order.append((node, parent, depth))
+        children.append([])
+        if node.children:
+            stack.extend((child, position, depth + 1) for child in reversed(node.children))
+    return tuple(
+        _event(node, position, parent, depth, children[position], None if position else root_type)
+        for position, (node, parent, depth) in enumerate(order)
+    )
+
+
+def _event(
+    node: Node,
+    position: int,
+    parent: int | None,
+    depth: int,
+    children: list[int],
+    asked_type: str | None,
+) -> Event:
+    record = node.record or _NO_RECORD
+    cost = node.cost
+    own = money(cost.event_cost) if cost else None
+    real = record.call_sec if record.call_sec is not None else record.duration_sec
+    return Event(
+        position=position,
+        parent=parent,
+        depth=depth,
+        id=text(node.id) or "",
+        product=asked_type or _product(node, record),
+        name=text(node.product) or "",
+        cost=own if own is not None else ZERO,
+        cumulative=money(cost.cumulative_cost) if cost else None,
+        currency=text(cost.currency) if cost else None,
+        rate=money(record.rate),
+        billed_seconds=whole_number(record.billed_sec),
+        real_seconds=whole_number(real),
+        record=record,
+        children=tuple(children),
+    )
+
+
+def _product(node: Node, record: Record) -> str:
+    link = text(node.links.self) if node.links else None
+    from_link = _link_type(link) if link else None
+    if from_link == CALL_SESSION:
+        return CALL_SESSION
+    names = [text(record.record_type), text(node.product), text(node.event_name), from_link]
+    known = (normalise(name) for name in names if name)
+    fallback = next((name for name in names if name), "unknown")
+    return next((name for name in known if name in RECORD_TYPES), fallback)
+
+
+def _link_type(link: str) -> str | None:
+    _, found, rest = link.partition("/session_analysis/")
+    return normalise(rest.partition("/")[0]) if found else None
+
+
+def _add_up(events: Sequence[Event]) -> tuple[Decimal, ...]:
+    subtotals = [event.cost for event in events]
+    for event in reversed(events):
+        if event.parent is not None:
+            subtotals[event.parent] += subtotals[event.position]
+    return tuple(subtotals)
+
+
+def _first_currency(events: Iterable[Event]) -> str | None:
+    return next((event.currency for event in events if event.currency), None)
+
+
+def _product_cost(product: str, events: Sequence[Event], whole: Decimal) -> ProductCost:
+    cost = sum((event.cost for event in events), ZERO)
+    return ProductCost(
+        product=product,
+        cost=cost,
+        share=cost / whole if whole else ZERO,
+        events=len(events),
+        rates=tuple(sorted({event.rate for event in events if event.rate is not None})),
+        billed_seconds=_sum_known(event.billed_seconds for event in events),
+        real_seconds=_sum_known(event.real_seconds for event in events),
+    )
+
+
+def _sum_known(values: Iterable[int | None]) -> int | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _mismatches(
+    events: Sequence[Event],
+    subtotals: Sequence[Decimal],
+    total: Decimal | None,
+    currency: str,
+    count: int | None,
+) -> Iterable[Mismatch]:
+    if total is not None and total != subtotals[0]:
+        yield Mismatch(
+            "total_mismatch",
+            f"Telnyx's total is {plain(total)}, its events add up to {plain(subtotals[0])}",
+            abs(total - subtotals[0]),
+        )
+    yield from _broken_sums(events, subtotals)
+    if count is not None and count != len(events):
+        yield Mismatch("count_mismatch", f"Telnyx counts {count} events and sent {len(events)}")
+    others = sorted({e.currency for e in events if e.currency and e.currency != currency})
+    if others:
+        yield Mismatch(
+            "mixed_currencies", f"the total is in {currency}, some events in {', '.join(others)}"
+        )
+
+
+def _broken_sums(events: Sequence[Event], subtotals: Sequence[Decimal]) -> Iterable[Mismatch]:
+    """Where a node's cumulative cost is not its own plus its children's cumulative ones.
+
+    Compared with what the children state, not with what we add up: one wrong leaf is then one
+    mismatch, and not one more for each of its ancestors.
+    """
+    for event in events:
+        if event.cumulative is None:
+            continue
+        stated = (_stated(events[child], subtotals[child]) for child in event.children)
+        expected = event.cost + sum(stated, ZERO)
+        if event.cumulative != expected:
+            yield Mismatch(
+                "sum_mismatch",
+                f"{event.product} {event.id} states {plain(event.cumulative)} with its children, "
+                f"they add up to {plain(expected)}",
+                abs(event.cumulative - expected),
+            )
+
+
+def _stated(event: Event, subtotal: Decimal) -> Decimal:
+    return subtotal if event.cumulative is None else event.cumulative
