@@ -1,3 +1,3 @@
-"""Takes events in; also the kernel (settings, logs, metrics, records, store, queue) of both processes."""
+"""Takes events in; also the kernel of both processes: settings, records, queue, store."""
 
 __version__ = "0.1.0"

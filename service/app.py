@@ -33,6 +33,7 @@ class WebProcess:
     public: ASGIApp
     admin: ASGIApp
     health: Health
+    metrics: WebMetrics
 
 
 @asynccontextmanager
@@ -51,10 +52,14 @@ async def create_web(settings: WebSettings) -> AsyncIterator[WebProcess]:
     try:
         yield WebProcess(
             public=InFlightLimit(
-                create_public(webhook), settings.max_in_flight, _RETRY_AFTER_SECONDS
+                create_public(webhook),
+                settings.max_in_flight,
+                _RETRY_AFTER_SECONDS,
+                refused=metrics.count_limited,
             ),
             admin=create_admin(health, registry),
             health=health,
+            metrics=metrics,
         )
     finally:
         await pool.disconnect()

@@ -1,19 +1,23 @@
 """Every key that tollwatch keeps in Redis, and who ends its life.
 
-| key | holds | ends |
-|---|---|---|
-| `tollwatch:session:{id}` | a session: its events, its watch, its verdict (hash) | no end while open; retention after its last change |
-| `tollwatch:ended` | sessions that wait for their first fetch, by latest end (sorted set) | the claim moves them to `due` |
-| `tollwatch:due` | sessions by the time of their next work, or by the end of their lease | the conclusion removes them |
-| `tollwatch:sessions` | all sessions by last change: the index of lists | housekeeping, after the retention |
-| `tollwatch:analysis:{id}` | the last analysis, cleaned and compressed | retention after it was fetched |
-| `tollwatch:alert:{id}` | an alert and what became of it (hash) | no end while it waits; retention after that |
-| `tollwatch:outbox` | alerts by the time of their next post, or by the end of their lease | the poster removes them |
-| `tollwatch:alerts` | all alerts by time of decision: the index of lists | housekeeping, after the retention |
-| `arq:*` | arq's own: jobs that a live worker holds, each worker's queue and health | expiry, minutes |
+`tollwatch:session:{id}` (hash): a session, its events, its watch, its verdict. No end while it is
+    open; the retention after its last change.
+`tollwatch:ended` (sorted set): sessions that wait for their first fetch, by latest end. The claim
+    moves them to `due`.
+`tollwatch:due` (sorted set): sessions by the time of their next work, or by the end of their lease.
+    The conclusion removes them.
+`tollwatch:sessions` (sorted set): all sessions by last change, the index of lists. Housekeeping.
+`tollwatch:analysis:{id}` (string): the last analysis, cleaned and compressed. The retention.
+`tollwatch:alert:{id}` (hash): an alert and what became of it. No end while it waits; the retention
+    after that.
+`tollwatch:outbox` (sorted set): alerts by the time of their next post, or by the end of their
+    lease. The poster removes them.
+`tollwatch:alerts` (sorted set): all alerts by time of decision, the index of lists. Housekeeping.
+`tollwatch:ready` (string): what readiness writes. A minute.
+`arq:*`: arq's own; jobs that a live worker holds, each worker's queue and health. Minutes.
 
-Scores are milliseconds since 1970. All of these must be in one Redis (no Redis Cluster): the scripts
-change several of them in one step.
+Scores are milliseconds since 1970. All of these must be in one Redis (no Redis Cluster): the
+scripts change several of them in one step.
 """
 
 from typing import Final

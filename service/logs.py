@@ -9,6 +9,9 @@ import msgspec
 import structlog
 from structlog.typing import Processor
 
+# What a person looks for in a line, in front.
+_FIRST: Final = ("timestamp", "level", "event", "session_id")
+
 # These print URLs (Slack's is a secret) or job arguments at INFO.
 _QUIET: Final = ("httpx", "httpcore", "aiohttp", "arq", "slack_sdk", "asyncio")
 
@@ -55,8 +58,9 @@ def _renderer(log_format: str) -> list[Processor]:
 
 
 def _as_json(_logger: Any, _name: str, event_dict: MutableMapping[str, Any]) -> str:
+    first = {name: event_dict.pop(name) for name in _FIRST if name in event_dict}
     # JSON escapes line breaks and control characters: nothing from outside can begin a line.
-    return _ENCODER.encode(event_dict).decode()
+    return _ENCODER.encode({**first, **event_dict}).decode()
 
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=repr, decimal_format="string")

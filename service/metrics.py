@@ -18,6 +18,7 @@ OUTCOMES: Final = (
     "too_large",
     "unavailable",
 )
+LIMITED: Final = ("400", "408", "431", "503")
 # Acknowledging takes a few milliseconds; Telnyx waits for about two seconds.
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2)
 # Event types come from outside; this many of them get a name of their own.
@@ -50,6 +51,14 @@ class WebMetrics:
         self.refusals = Counter(
             "tollwatch_refusals", "Webhooks not believed, by reason", ["reason"], registry=registry
         )
+        self.limited = Counter(
+            "tollwatch_limited",
+            "Requests refused by a limit of head, time or number, by status",
+            ["status"],
+            registry=registry,
+        )
+        for status in LIMITED:
+            self.limited.labels(status)
         self.acknowledge_seconds = Histogram(
             "tollwatch_acknowledge_seconds",
             "From the request's arrival to its answer",
@@ -66,6 +75,10 @@ class WebMetrics:
             "tollwatch_redis_errors", "Errors of Redis, as this process met them", registry=registry
         )
         self._kinds: set[str] = set()
+
+    def count_limited(self, status: int) -> None:
+        """Count a request that a limit refused before it reached the endpoint."""
+        self.limited.labels(str(status)).inc()
 
     def count_kind(self, kind: str) -> None:
         """Count an event type, without letting their number grow without bound."""

@@ -1,4 +1,4 @@
-"""Money from outside, read exactly: Telnyx sends strings, scientific ones too, and at times numbers."""
+"""Money from outside, read exactly: Telnyx sends strings, scientific ones too, or numbers."""
 
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final

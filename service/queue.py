@@ -10,7 +10,7 @@ arq runs the jobs, but is not what remembers them: its own queue holds only what
 leased at this moment, and may be lost whole.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,7 +39,8 @@ local token, prefix, delay = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local now = clock(ARGV[1])
 local lease_end = string.format('%.0f', now + lease)
 if waiting then
-  local ripe = redis.call('ZRANGEBYSCORE', waiting, '-inf', now - delay, 'WITHSCORES', 'LIMIT', 0, limit * 2)
+  local ripe = redis.call(
+    'ZRANGEBYSCORE', waiting, '-inf', now - delay, 'WITHSCORES', 'LIMIT', 0, limit * 2)
   for i = 1, #ripe, 2 do
     redis.call('ZREM', waiting, ripe[i])
     redis.call('ZADD', due, string.format('%.0f', ripe[i + 1] + delay), ripe[i])
@@ -152,20 +153,22 @@ class Line:
     async def depth(self, *, now_ms: int, delay_ms: int = 0) -> "Depth":
         """How much is in the line, and how far behind it is."""
         async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.zcard(self._due)
-            pipe.zcount(self._due, "-inf", now_ms)
-            pipe.zrange(self._due, 0, 0, withscores=True)
-            if self._waiting:
-                pipe.zcard(self._waiting)
-                pipe.zcount(self._waiting, "-inf", now_ms - delay_ms)
-                pipe.zrange(self._waiting, 0, 0, withscores=True)
+            for name, delay in self._sets(delay_ms):
+                pipe.zcard(name)
+                pipe.zcount(name, "-inf", now_ms - delay)
+                pipe.zrange(name, 0, 0, withscores=True)
             found = await pipe.execute()
-        oldest = [int(rows[0][1]) + shift for rows, shift in _heads(found, delay_ms)]
+        heads = zip(found[2::3], self._sets(delay_ms), strict=True)
+        oldest = [int(rows[0][1]) + delay for rows, (_, delay) in heads if rows]
         return Depth(
             pending=sum(found[0::3]),
             overdue=sum(found[1::3]),
             oldest_overdue_ms=max(0, now_ms - min(oldest, default=now_ms)),
         )
+
+    def _sets(self, delay_ms: int) -> list[tuple[str, int]]:
+        """Each sorted set of the line, with what its ids wait beyond their score."""
+        return [(self._due, 0)] + ([(self._waiting, delay_ms)] if self._waiting else [])
 
     async def _for_each(self, script: Any, held: Mapping[str, str], score: int) -> Any:
         pairs: list[str] = [part for pair in held.items() for part in pair]
@@ -179,11 +182,6 @@ class Depth:
     pending: int
     overdue: int
     oldest_overdue_ms: int
-
-
-def _heads(found: Sequence[Any], delay_ms: int) -> list[tuple[Sequence[tuple[bytes, float]], int]]:
-    heads = [(found[2], 0)] + ([(found[5], delay_ms)] if len(found) > 5 else [])
-    return [(rows, shift) for rows, shift in heads if rows]
 
 
 def session_line(redis: Redis) -> Line:

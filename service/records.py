@@ -254,6 +254,24 @@ def _call(session_id: str, end_ms: int, events: Iterable[Event]) -> Call:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """All that one attempt at a session changes, written in one step.
+
+    `next_due_ms` is None where the session has reached a terminal `state`. `answered` says that
+    Session Analysis gave an answer, which uses up a pulled-forward fetch.
+    """
+
+    state: State
+    watch: Watch
+    next_due_ms: int | None
+    reason: str
+    answered: bool
+    analysis: bytes | None = None
+    verdict: Verdict | None = None
+    alert: Alert | None = None
+
+
 def moment(milliseconds: int) -> datetime:
     """Stored milliseconds as an aware UTC time."""
     return datetime.fromtimestamp(milliseconds / 1000, tz=UTC)

@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from nacl.signing import VerifyKey
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from service.connect import BadRedisUrl, check_redis_url
@@ -22,10 +24,11 @@ from service.signature import BadPublicKey, read_public_keys
 _FILE: Final = "_FILE"
 _LONGEST_FILE: Final = 65_536
 _LARGEST_AGE: Final = 7 * 86_400
+_MOST_DIGITS: Final = 9
 
 
 class SettingsError(Exception):
-    """All that is wrong with the settings: one line for each fault, none of which repeats a value."""
+    """All that is wrong with the settings: a line for each fault, none of which repeats a value."""
 
     def __init__(self, faults: tuple[str, ...]) -> None:
         super().__init__("\n".join(faults))
@@ -57,10 +60,10 @@ def _ages(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     parts = [part.strip() for part in value.split(",")]
-    if not all(part.isascii() and part.isdigit() and len(part) <= 9 for part in parts):
+    if not all(part.isascii() and part.isdigit() and len(part) <= _MOST_DIGITS for part in parts):
         raise ValueError("not whole numbers of seconds, separated by commas")
     ages = tuple(int(part) for part in parts)
-    if ages[0] < 1 or any(later <= earlier for earlier, later in zip(ages, ages[1:])):
+    if ages[0] < 1 or any(later <= earlier for earlier, later in pairwise(ages)):
         raise ValueError("the ages must be positive and strictly ascending")
     if ages[-1] > _LARGEST_AGE:
         raise ValueError(f"an age is at most {_LARGEST_AGE} seconds (a week)")
@@ -217,8 +220,9 @@ class WorkerSettings(Settings):
     ages: Ages = Field(
         default=(90, 300, 1800, 10800),
         alias="TOLLWATCH_FETCH_AFTER_SECONDS",
-        description="Ages after the call's end at which its analysis is fetched: positive, strictly "
-        "ascending; ends early once settled, the first answer at or after the last is final",
+        description="Ages after the call's end at which its analysis is fetched: positive, "
+        "strictly ascending; ends early once settled; the first answer at or after the last age is "
+        "final",
     )
     concurrency: Annotated[int, Field(ge=1, le=5000)] = Field(
         default=50, alias="TOLLWATCH_WORKER_CONCURRENCY", description="Sessions worked on at once"
@@ -231,8 +235,9 @@ class WorkerSettings(Settings):
     max_session_cost: Money | None = Field(
         default=None,
         alias="TOLLWATCH_MAX_SESSION_COST",
-        description="The simplest ceiling: a dearer session always alerts. Overrides the policy's "
-        "value; 5.00 where neither is set",
+        description="The simplest ceiling: above it a session always alerts. Overrides the "
+        "policy's value",
+        json_schema_extra={"shown": "5.00"},
     )
 
 
@@ -258,24 +263,26 @@ def variables() -> tuple[Variable, ...]:
                 name,
                 web=is_web or (known is not None and known.web),
                 worker=not is_web,
-                default=known.default if known else _shown_default(field.default),
+                default=known.default if known else _shown_default(field),
                 description=known.description if known else field.description or "",
             )
     return tuple(rows.values())
 
 
-def _shown_default(default: Any) -> str:
-    if default is PydanticUndefined:
-        return "required"
-    if default is None:
-        return "none"
-    if isinstance(default, SecretStr):
-        return default.get_secret_value()
-    if isinstance(default, tuple):
-        return ",".join(map(str, default))
-    if isinstance(default, bool):
-        return str(default).lower()
-    return str(default)
+def _shown_default(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    default = extra.get("shown", field.default) if isinstance(extra, dict) else field.default
+    match default:
+        case None:
+            return "none"
+        case bool():
+            return str(default).lower()
+        case SecretStr():
+            return default.get_secret_value()
+        case tuple():
+            return ",".join(map(str, default))
+        case _:
+            return "required" if default is PydanticUndefined else str(default)
 
 
 Loaded = TypeVar("Loaded", bound=Settings)

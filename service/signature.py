@@ -19,7 +19,7 @@ TIMESTAMP_HEADER: Final = "telnyx-timestamp"
 
 _KEY_BYTES: Final = 32
 _SIGNATURE_BYTES: Final = 64
-# Enough for any time until the year 33658; a longer one is no time, and int() of 400 digits is work.
+# Enough for any time until the year 33658; a longer one is no time, and int() of it is work.
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 

@@ -15,15 +15,16 @@ import msgspec
 from redis.asyncio import Redis
 
 from service import keys
+from service.batch import BatchedScript
 from service.events import Scheduling
 from service.records import (
     SCHEMA_VERSION,
     Alert,
+    Conclusion,
     Delivery,
     Session,
     Severity,
     State,
-    Verdict,
     Watch,
     decode_alert,
     decode_event,
@@ -37,7 +38,7 @@ _PAGE: Final = 200
 
 # Fields of a session's hash:
 #   v  schema version        state  open | verdict | unavailable | dead
-#   at first accepted, ms    rev    grows with each event: tells a worker that it decided on old news
+#   at first accepted, ms    rev    grows with each event: what was decided before is old news
 #   end  latest end of an ending event, ms, absent where only a cost event came so far
 #   cost latest time of a cost event, ms        pull  "1" until a fetch has answered it
 #   token  who holds the lease                  e:*  the events
@@ -212,24 +213,6 @@ class Concluded(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Conclusion:
-    """All that one attempt at a session changes, written in one step.
-
-    `next_due_ms` is None where the session has reached a terminal `state`. `answered` says that
-    Session Analysis gave an answer, which uses up a pulled-forward fetch.
-    """
-
-    state: State
-    watch: Watch
-    next_due_ms: int | None
-    reason: str
-    answered: bool
-    analysis: bytes | None = None
-    verdict: Verdict | None = None
-    alert: Alert | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Posting:
     """An alert and what became of it so far."""
 
@@ -247,7 +230,7 @@ class Store:
     def __init__(self, redis: Redis, *, retention_ms: int) -> None:
         self._redis = redis
         self._retention_ms = retention_ms
-        self._record = redis.register_script(_RECORD)
+        self._record = BatchedScript(redis, _RECORD)
         self._conclude = redis.register_script(_CONCLUDE)
         self._fail = redis.register_script(_FAIL)
         self._deliver = redis.register_script(_DELIVER)
@@ -411,7 +394,7 @@ class Store:
 
     async def _hash(self, key: str) -> Mapping[bytes, bytes]:
         # redis-py types one method for its blocking and its asyncio client at once.
-        return await cast(Awaitable[Mapping[bytes, bytes]], self._redis.hgetall(key))
+        return await cast("Awaitable[Mapping[bytes, bytes]]", self._redis.hgetall(key))
 
     async def _newest(self, index: str) -> AsyncIterator[str]:
         start = 0

@@ -101,7 +101,7 @@ class Webhook:
                 recorded = await self.store.record(scheduling, now_ms=received_ms)
         except (RedisError, OSError, TimeoutError) as error:
             self.metrics.redis_errors.inc()
-            log.error("webhook not kept", error=type(error).__name__)
+            log.warning("webhook not kept", error=type(error).__name__)
             return self._done("unavailable", 503, {"error": "try again later"}, _RETRY_AFTER)
         self.metrics.record_seconds.observe(time.perf_counter() - begun)
         log.info("webhook", outcome=recorded.value)

@@ -33,7 +33,7 @@ class TestMrkdwn:
     """Slack's markup inside a text."""
 
     @pytest.mark.parametrize(
-        "source,shown",
+        ("source", "shown"),
         [
             ("*bold* _slanted_ ~gone~", "bold slanted gone"),
             ("2*3*4 and snake_case_name", "2*3*4 and snake_case_name"),
@@ -79,7 +79,7 @@ class TestDates:
     """Slack's date format, which each reader sees in their own zone."""
 
     @pytest.mark.parametrize(
-        "form,shown",
+        ("form", "shown"),
         [
             ("{date_short_pretty} {time_secs}", "today 09:46:40"),
             ("{date_num} {time}", "2026-03-20 09:46"),

@@ -33,6 +33,7 @@ _SHOWN_REASONS: Final = 5
 _SHOWN_PRODUCTS: Final = 8
 _SHOWN_REMARKS: Final = 4
 _LONGEST_WORD: Final = 80
+_LONGEST_CODE: Final = 5
 _LONGEST_SENTENCE: Final = 240
 
 _PORTAL: Final = "https://portal.telnyx.com/"
@@ -81,20 +82,19 @@ def fallback(alert: Alert) -> str:
 
 def _headline(verdict: Verdict) -> str:
     so_far = " so far" if verdict.provisional else ""
-    return f"a call cost {priced(verdict.total, verdict.currency)}{so_far}"
+    return f"a call cost {priced(verdict.total, _currency(verdict))}{so_far}"
 
 
 def _blocks(alert: Alert) -> Iterator[Block]:
     verdict, call = alert.verdict, alert.call
     so_far = " so far" if verdict.provisional else ""
-    title = f"{priced(verdict.total, verdict.currency)}{so_far} for one call – {alert.severity}"
+    currency = _currency(verdict)
+    title = f"{priced(verdict.total, currency)}{so_far} for one call – {alert.severity}"
     yield HeaderBlock(
         text=PlainTextObject(text=f"{_SIGNS[alert.severity]} {title}"[:HEADER_LIMIT], emoji=True)
     )
-    yield _section(_why(verdict))
-    yield _section(
-        f"*In excess:* {amount(verdict.excess)} {_escape(verdict.currency)}{_standing(verdict)}"
-    )
+    yield _plain_section(_why(verdict))
+    yield _section(f"*In excess:* {amount(verdict.excess)} {currency}{_standing(verdict)}")
     yield _section(_where(verdict))
     yield DividerBlock()
     yield _section(_which(call, verdict))
@@ -109,12 +109,12 @@ def _why(verdict: Verdict) -> str:
     lines = [f"• {_sentence(reason)}" for reason in alerting[:_SHOWN_REASONS]]
     if len(alerting) > _SHOWN_REASONS:
         lines.append(f"• and {len(alerting) - _SHOWN_REASONS} more")
-    return "*Why:*\n" + "\n".join(lines)
+    return "Why\n" + "\n".join(lines)
 
 
 def _sentence(reason: Reason) -> str:
     times = factor(reason.observed, reason.limit) if reason.observed > reason.limit else ""
-    sentence = _escape(_clean(reason.text, _LONGEST_SENTENCE))
+    sentence = _clean(reason.text, _LONGEST_SENTENCE)
     return f"{sentence} – {times}" if times else sentence
 
 
@@ -126,7 +126,7 @@ def _standing(verdict: Verdict) -> str:
 
 def _where(verdict: Verdict) -> str:
     shown = [product for product in verdict.products if product.cost != ZERO][:_SHOWN_PRODUCTS]
-    rows = [_row(product, verdict.currency) for product in shown]
+    rows = [_row(product, _currency(verdict)) for product in shown]
     rest = sum((p.cost for p in verdict.products), ZERO) - sum((p.cost for p in shown), ZERO)
     if rest:
         rows.append(f"{'other':<28} {amount(rest):>10}")
@@ -138,8 +138,7 @@ def _row(product: Share, currency: str) -> str:
     name = _code(label(product.product), 28)
     events = f"{product.events:,} events" if product.events > 1 else ""
     return (
-        f"{name:<28} {amount(product.cost):>10} {_code(currency, 3)} "
-        f"{percent(product.share):>6}  {events}"
+        f"{name:<28} {amount(product.cost):>10} {currency} {percent(product.share):>6}  {events}"
     ).rstrip()
 
 
@@ -179,7 +178,25 @@ def _context(remarks: list[str]) -> Block:
     shown = [_clean(remark, _LONGEST_SENTENCE) for remark in remarks[:_SHOWN_REMARKS]]
     if len(remarks) > _SHOWN_REMARKS:
         shown.append(f"and {len(remarks) - _SHOWN_REMARKS} more remarks")
-    return ContextBlock(elements=[PlainTextObject(text=f"Also: {text}") for text in shown])
+    return ContextBlock(
+        elements=[PlainTextObject(text=_escape(f"Also: {text}"), emoji=False) for text in shown]
+    )
+
+
+def _plain_section(text: str) -> Block:
+    """For sentences that hold words from outside: plain text has no formatting to break out of."""
+    escaped = _escape(text)[:SECTION_LIMIT]
+    return SectionBlock(text=PlainTextObject(text=escaped, emoji=False))
+
+
+def _currency(verdict: Verdict) -> str:
+    """A code of letters; anything else in its place is junk from outside."""
+    code = verdict.currency
+    return (
+        code
+        if code.isascii() and code.isalpha() and len(code) <= _LONGEST_CODE
+        else "(unknown currency)"
+    )
 
 
 def _section(text: str) -> Block:

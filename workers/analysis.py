@@ -5,6 +5,7 @@ get further than the socket. Scalars are read as whatever they are and made sens
 came and went between Telnyx's versions, and one odd value must not hide the rest of the tree.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -103,7 +104,7 @@ class Meta(msgspec.Struct, omit_defaults=True):
 
 
 class Analysis(msgspec.Struct, omit_defaults=True):
-    """An answer of `GET /session_analysis/{record_type}/{event_id}`; it is not wrapped in `data`."""
+    """An answer of `GET /session_analysis/{record_type}/{event_id}`; not wrapped in `data`."""
 
     root: Node
     session_id: Any = None
@@ -112,7 +113,7 @@ class Analysis(msgspec.Struct, omit_defaults=True):
 
 
 _DECODER: Final = msgspec.json.Decoder(Analysis)
-_PARTIES: Final = ("cli", "cld")
+_PARTIES: Final = frozenset({"cli", "cld"})
 _OBJECTS: Final = ("cost", "links", "record")
 
 
@@ -131,24 +132,35 @@ def decode_analysis(body: bytes) -> Analysis:
 
 
 def encode_analysis(analysis: Analysis, *, masked: bool = True) -> bytes:
-    """What is kept of an analysis, as JSON that `decode_analysis` reads again."""
-    if masked:
-        _mask_parties(analysis.root)
+    """What is kept of an analysis, as JSON that `decode_analysis` reads again.
+
+    Changes the analysis: numbers are masked, and a field that holds no single value is emptied.
+    """
+    for node in _walk(analysis.root):
+        if node.record:
+            _clean(node.record, masked=masked)
     return _encode(analysis)
 
 
 _encode: Final = msgspec.json.Encoder(decimal_format="string").encode
 
 
-def _mask_parties(root: Node) -> None:
+def _walk(root: Node) -> Iterator[Node]:
     nodes = [root]
     while nodes:
         node = nodes.pop()
         nodes.extend(node.children or ())
-        for name in _PARTIES if node.record else ():
-            party = getattr(node.record, name)
-            if party is not None:
-                setattr(node.record, name, mask(str(party)))
+        yield node
+
+
+def _clean(record: Record, *, masked: bool) -> None:
+    """A known name is no promise of what Telnyx will put there one day."""
+    for name in record.__struct_fields__:
+        value = getattr(record, name)
+        if isinstance(value, dict | list):
+            setattr(record, name, None)
+        elif masked and value is not None and name in _PARTIES:
+            setattr(record, name, mask(str(value)))
 
 
 def _decode_tolerantly(body: bytes) -> Analysis:

@@ -14,11 +14,12 @@ from redis.exceptions import RedisError
 
 from service.logs import get_logger
 from service.queue import Claim
-from service.records import Session, State, Watch
-from service.store import Concluded, Conclusion, Store
+from service.records import Conclusion, Session, State, Watch
+from service.store import Concluded, Store
 from workers.analysis import decode_analysis
+from workers.attempt import Attempt, Found, Held, NothingYet
 from workers.decide import Rules, decide
-from workers.fetch import Answer, Found, Held, NothingYet, fetch
+from workers.fetch import fetch
 from workers.metrics import WorkerMetrics
 from workers.products import CALL_SESSION
 from workers.settle import current_watch
@@ -52,7 +53,7 @@ class Analyst:
                 return await self._attempt(claim)
         except RedisError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Whatever breaks our code: this session's tries are counted, and the others go on.
             return await self._failed(claim, error)
 
@@ -60,23 +61,23 @@ class Analyst:
         session = await self.store.take(claim.id, claim.token)
         if session is None:
             return "lost"
-        answer = await self._ask(session)
-        conclusion = decide(session, answer, self.rules, now_ms=self.now_ms())
+        attempt = await self._ask(session)
+        conclusion = decide(session, attempt, self.rules, now_ms=self.now_ms())
         concluded = await self.store.conclude(
             session, claim.token, conclusion, now_ms=self.now_ms()
         )
-        return self._tell(session, answer, conclusion, concluded)
+        return self._tell(session, attempt, conclusion, concluded)
 
-    async def _ask(self, session: Session) -> Answer:
+    async def _ask(self, session: Session) -> Attempt:
         watch = current_watch(session)
         schedule = self.rules.schedule
-        answer = await fetch(self.telnyx, session, watch, schedule, now_ms=self.now_ms())
-        if isinstance(answer, NothingYet) and _had_cost(watch):
-            return replace(answer, last=await self._last_found(session.id))
-        return answer
+        attempt = await fetch(self.telnyx, session, watch, schedule, now_ms=self.now_ms())
+        if isinstance(attempt, NothingYet) and _had_cost(watch):
+            return replace(attempt, last=await self._last_found(session.id))
+        return attempt
 
     async def _last_found(self, session_id: str) -> Found | None:
-        """What an earlier answer held: a cost that is gone from the API has been seen all the same."""
+        """What an earlier answer held: a cost gone from the API has been seen all the same."""
         body = await self.store.analysis(session_id)
         if body is None:
             return None
@@ -104,19 +105,19 @@ class Analyst:
         return "dead" if dead else "failed"
 
     def _tell(
-        self, session: Session, answer: Answer, conclusion: Conclusion, concluded: Concluded
+        self, session: Session, attempt: Attempt, conclusion: Conclusion, concluded: Concluded
     ) -> str:
         if concluded is not Concluded.CONCLUDED:
             _log.info("attempt without effect", outcome=concluded.value)
             return concluded.value
-        if isinstance(answer, Found):
-            self.metrics.tree_events.observe(len(answer.tree.events))
+        if isinstance(attempt, Found):
+            self.metrics.tree_events.observe(len(attempt.tree.events))
         if conclusion.alert:
             self.metrics.alerts.labels(conclusion.alert.severity).inc()
             _log.warning("alert decided", alert_id=conclusion.alert.id)
         if conclusion.state is State.OPEN:
             _log.info("waiting", reason=conclusion.reason, next_due_ms=conclusion.next_due_ms)
-            return "held" if isinstance(answer, Held) else "waiting"
+            return "held" if isinstance(attempt, Held) else "waiting"
         return self._ended(session, conclusion)
 
     def _ended(self, session: Session, conclusion: Conclusion) -> str:

@@ -28,6 +28,8 @@ _NOT_READY: Final = frozenset({404, 409})
 # 402 is not documented; an account without funds has been seen as a 403.
 _REFUSED: Final = frozenset({401, 402, 403})
 _TRANSIENT_4XX: Final = frozenset({408, 425})
+_REDIRECTS: Final = range(300, 400)
+_OUR_MISTAKES: Final = range(400, 500)
 
 _LONGEST_REASON: Final = 200
 _MOST_ERRORS: Final = 3
@@ -197,9 +199,9 @@ def _failure(status: int, headers: Mapping[str, str], body: bytes, now: datetime
         return NotReady(status, reason, limit)
     if status in _REFUSED:
         return Refused(status, reason, limit)
-    if 400 <= status < 500 and status not in _TRANSIENT_4XX:
+    if status in _OUR_MISTAKES and status not in _TRANSIENT_4XX:
         return Invalid(status, reason, limit)
-    if 300 <= status < 400:
+    if status in _REDIRECTS:
         return Transient(f"{phrase(status)}: redirects are not followed", limit)
     return Transient(reason, limit)
 

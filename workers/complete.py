@@ -94,11 +94,9 @@ async def complete(
     work = _Work(_copied(analysis), tree, root_type)
     while not work.blocked and (batch := work.next_batch(limit)):
         await work.ask(fetch, batch)
-    if not work.stopped and missing_from(work.tree, work.asked):
+    if not work.blocked and missing_from(work.tree, work.asked):
         work.failures.append(f"stopped after {limit} questions")
-    return Completed(
-        work.analysis, work.tree, len(work.asked), tuple(work.failures), work.blocked
-    )
+    return Completed(work.analysis, work.tree, len(work.asked), tuple(work.failures), work.blocked)
 
 
 @dataclass(slots=True)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from service.records import Alert, Fetch, Session, State, Verdict, Watch, rank
-from service.store import Conclusion
+from service.records import Alert, Conclusion, Fetch, Session, State, Verdict, Watch, rank
 from workers.analysis import encode_analysis
-from workers.fetch import Answer, Found, Held, NothingYet
+from workers.attempt import Attempt, Found, Held, NothingYet
 from workers.judge import Case, judge
 from workers.policy import Policy
 from workers.products import ASSISTANT
@@ -27,17 +26,17 @@ class Rules:
     mask_numbers: bool = True
 
 
-def decide(session: Session, answer: Answer, rules: Rules, *, now_ms: int) -> Conclusion:
+def decide(session: Session, attempt: Attempt, rules: Rules, *, now_ms: int) -> Conclusion:
     """All that the attempt changes. Neither waits nor writes."""
     watch = current_watch(session)
-    match answer:
+    match attempt:
         case Held(seconds, reason):
             due_ms = now_ms + int(seconds * 1000)
             waiting = held(watch, now_ms, reason)
             return Conclusion(State.OPEN, waiting, due_ms, reason, answered=False)
         case Found():
-            watch = answered(watch, rules.schedule, _fetch(session, answer, now_ms))
-            return _conclude(session, watch, answer, rules, now_ms)
+            watch = answered(watch, rules.schedule, _fetch(session, attempt, now_ms))
+            return _conclude(session, watch, attempt, rules, now_ms)
         case NothingYet(last=last):
             fetch = Fetch(at_ms=now_ms, ready=False, planned=False)
             watch = answered(watch, rules.schedule, fetch)
@@ -47,13 +46,14 @@ def decide(session: Session, answer: Answer, rules: Rules, *, now_ms: int) -> Co
 def _conclude(
     session: Session, watch: Watch, found: Found | None, rules: Rules, now_ms: int
 ) -> Conclusion:
+    state = State.OPEN
     next_due_ms: int | None = None
     verdict: Verdict | None = None
     reason = ""
     match settle(watch, rules.schedule):
         case Wait(due_ms, reason):
             verdict = _verdict(session, found, rules, now_ms, settled=False, provisional=True)
-            state, next_due_ms = State.OPEN, due_ms
+            next_due_ms = due_ms
         case Settled(settled):
             verdict = _verdict(session, found, rules, now_ms, settled=settled)
             state = State.VERDICT

@@ -43,6 +43,7 @@ class Feeder:
     on_claim: Callable[[Claim], None] = lambda _claim: None
     _held: dict[str, str] = field(default_factory=dict)
     _started: set[str] = field(default_factory=set)
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     @property
@@ -92,6 +93,12 @@ class Feeder:
             await self.line.extend(dict(self._held), lease_ms=LEASE_MS)
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
+    async def until_idle(self) -> None:
+        """Wait until nothing is held any more; pause it before."""
+        if self._held:
+            self._idle.clear()
+            await self._idle.wait()
+
     async def release_unstarted(self) -> None:
         """Give back what was leased but never begun."""
         waiting = {id: token for id, token in self._held.items() if id not in self._started}
@@ -102,6 +109,8 @@ class Feeder:
     def _drop(self, claim: Claim) -> None:
         if self._held.get(claim.id) == claim.token:
             del self._held[claim.id]
+        if not self._held:
+            self._idle.set()
 
     async def _hand_over(self, claims: list[Claim], queue_name: str) -> None:
         now = timestamp_ms()

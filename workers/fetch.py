@@ -2,18 +2,17 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date
-from typing import Final, TypeAlias
+from typing import Final
 
 from service.records import Session, Watch, moment
 from workers.analysis import Analysis
 from workers.answer import Invalid, Meaning, NotReady, RateLimited, Ready, Refused
+from workers.attempt import Attempt, Found, Held, NothingYet
 from workers.complete import complete
 from workers.products import CALL_SESSION
 from workers.settle import Schedule
 from workers.telnyx import TelnyxClient
-from workers.tree import CostTree
 
 _TRANSIENT_SECONDS: Final = (5, 300)
 _REFUSED_SECONDS: Final = (60, 900)
@@ -23,37 +22,9 @@ class WrongRequest(Exception):
     """Telnyx says that the request itself is wrong: asking again the same way will not help."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The cost as far as it has come. `remarks` say what could not be fetched."""
-
-    analysis: Analysis
-    tree: CostTree
-    remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NothingYet:
-    """Telnyx has no cost for it (yet). `last` is what an earlier ask found, if any."""
-
-    reason: str
-    last: Found | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """No answer could be had: an outage, a refusal, a rate limit. It ends nothing."""
-
-    seconds: float
-    reason: str
-
-
-Answer: TypeAlias = Found | NothingYet | Held
-
-
 async def fetch(
     telnyx: TelnyxClient, session: Session, watch: Watch, schedule: Schedule, *, now_ms: int
-) -> Answer:
+) -> Attempt:
     """The session's cost tree, as whole as it can be had. Raises WrongRequest."""
     meaning: Meaning = NotReady(404, "no cost yet")
     for day in _days(session, watch, schedule, now_ms):
@@ -78,7 +49,7 @@ def _days(session: Session, watch: Watch, schedule: Schedule, now_ms: int) -> It
 
 async def _understood(
     telnyx: TelnyxClient, meaning: Meaning, watch: Watch, day: date | None
-) -> Answer:
+) -> Attempt:
     match meaning:
         case Ready(analysis=analysis):
             return await _completed(telnyx, analysis, watch, day)
@@ -92,7 +63,7 @@ async def _understood(
 
 async def _completed(
     telnyx: TelnyxClient, analysis: Analysis, watch: Watch, day: date | None
-) -> Answer:
+) -> Attempt:
     async def own_analysis(record_type: str, event_id: str) -> Meaning:
         return await telnyx.analysis(record_type, event_id, date_time=day)
 

@@ -16,7 +16,6 @@ import msgspec
 from service.events import ANALYZED, COST
 from service.money import ZERO
 from service.records import Call, Event, Reason, Reported, Severity, Share, Verdict, rank
-
 from workers.policy import Ceiling, Policy
 from workers.products import label, normalise
 from workers.tree import CostTree, ProductCost, text
@@ -194,8 +193,7 @@ def _product_events(case: Case, ceiling: Ceiling) -> Reason | None:
 
 
 def _find(tree: CostTree, ceiling: Ceiling) -> ProductCost | None:
-    wanted = normalise(ceiling.product or "")
-    return next((product for product in tree.products if product.product == wanted), None)
+    return next((p for p in tree.products if p.product == ceiling.product), None)
 
 
 def _scope(ceiling: Ceiling) -> str:

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +24,7 @@ from redis.exceptions import RedisError
 
 from service import __version__
 from service.connect import redis_pool
-from service.health import Health, create_admin, redis_check
+from service.health import Health, redis_check
 from service.logs import get_logger
 from service.metrics import create_registry
 from service.queue import Claim, alert_line, session_line
@@ -84,8 +83,11 @@ class WorkerProcess:
 
     @property
     def queue_name(self) -> str:
-        """arq's queue of this worker. A restarted main loop gets a new one: what was handed to the
-        old one is given back, and must not be run twice."""
+        """This worker's own queue in arq.
+
+        A restarted main loop gets a new one: what was handed to the old one has been given back,
+        and must not be run twice.
+        """
         return f"arq:queue:{self.worker_id}:{self._incarnation}"
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -113,7 +115,7 @@ class WorkerProcess:
             except (RedisError, OSError) as error:
                 self.metrics.redis_errors.inc()
                 _log.warning("Redis failed", loop=name, error=type(error).__name__)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it must go on, whatever it was
                 _log.error("loop failed", loop=name, exc_info=error)
             await asyncio.sleep(_RESTART_SECONDS)
 
@@ -148,9 +150,7 @@ class WorkerProcess:
             log_results=False,
         )
 
-    def _job(
-        self, feeder: Feeder, work: Callable[[Claim], Awaitable[str]]
-    ) -> Any:
+    def _job(self, feeder: Feeder, work: Callable[[Claim], Awaitable[str]]) -> Any:
         """The job as arq sees it: it never fails, since what comes next is not arq's to decide."""
         is_session = feeder is self.sessions
 
@@ -158,9 +158,8 @@ class WorkerProcess:
             _ctx: dict[str, Any], id: str, token: str, due_ms: int, taken_over: bool
         ) -> None:
             claim = Claim(id, token, due_ms, taken_over)
-            name = "session_id" if is_session else "alert_id"
-            context = {name: id, "attempt": token}
-            with structlog.contextvars.bound_contextvars(**context):
+            session_id = id if is_session else id.rpartition(":")[0]
+            with structlog.contextvars.bound_contextvars(session_id=session_id, attempt=token):
                 await self._work(feeder, work, claim)
 
         run.__qualname__ = ANALYZE if is_session else POST
@@ -177,7 +176,7 @@ class WorkerProcess:
             self.metrics.redis_errors.inc()
             _log.warning("attempt lost Redis", error=type(error).__name__)
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # The lease ends by itself, and the work is due again.
             _log.error("attempt broken off", exc_info=error)
             return
@@ -214,8 +213,8 @@ class WorkerProcess:
             async with asyncio.timeout(self.settings.grace_seconds):
                 for feeder in feeders:
                     await feeder.release_unstarted()
-                while any(feeder.held for feeder in feeders):
-                    await asyncio.sleep(0.02)
+                for feeder in feeders:
+                    await feeder.until_idle()
         # What is still at work is cancelled, which gives its lease back.
         tasks = [*self._background, *(self._worker.tasks.values() if self._worker else ())]
         for task in tasks:
@@ -242,7 +241,8 @@ async def create_worker(settings: WorkerSettings, policy: Policy) -> AsyncIterat
             settings.api_url,
             settings.api_key,
             version=__version__,
-            connections=settings.concurrency,
+            # A session whose tree was cut asks several questions at once.
+            connections=settings.concurrency * 2,
             observe=metrics.observe_fetch,
         )
         await stack.enter_async_context(telnyx)

@@ -46,7 +46,7 @@ class Poster:
 
     async def _keep(self, posting: Posting, claim: Claim) -> str:
         await self._deliver(posting, claim, Delivery.KEPT, "no SLACK_WEBHOOK_URL is set")
-        _log.warning("alert kept", text=fallback(posting.alert))
+        _log.warning("alert kept", alert_id=claim.id, text=fallback(posting.alert))
         return "kept"
 
     async def _remember(self, posting: Posting, claim: Claim, outcome: Outcome) -> str:
@@ -55,7 +55,7 @@ class Poster:
                 await self._deliver(posting, claim, Delivery.POSTED, "")
                 waited = self.now_ms() - posting.alert.decided_ms
                 self.metrics.alert_dwell.observe(max(0, waited) / 1000)
-                _log.info("alert posted", severity=posting.alert.severity)
+                _log.info("alert posted", alert_id=claim.id, severity=posting.alert.severity)
                 return "posted"
             case RateLimited(retry_after_seconds=seconds):
                 await self._later(posting, claim, seconds, "Slack's rate limit")
@@ -70,13 +70,13 @@ class Poster:
 
     async def _refused(self, posting: Posting, claim: Claim, reason: str) -> str:
         await self._deliver(posting, claim, Delivery.REFUSED, reason)
-        _log.error("alert refused", reason=reason, text=fallback(posting.alert))
+        _log.error("alert refused", alert_id=claim.id, reason=reason, text=fallback(posting.alert))
         return "refused"
 
     async def _later(self, posting: Posting, claim: Claim, seconds: float, reason: str) -> None:
         due_ms = self.now_ms() + int(seconds * 1000)
         await self._deliver(posting, claim, Delivery.WAITING, reason, due_ms)
-        _log.warning("alert waits", reason=reason, seconds=round(seconds, 1))
+        _log.warning("alert waits", alert_id=claim.id, reason=reason, seconds=round(seconds, 1))
 
     async def _deliver(
         self,

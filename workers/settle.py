@@ -1,4 +1,4 @@
-"""When a session's cost may be believed: the ages at which it is fetched, and what each answer means.
+"""When a session's cost may be believed: when it is fetched, and what each answer means.
 
 Telnyx promises no latency, and the parts of one call post at different times, so an answer may be
 partial. A cost counts as settled when two planned fetches in a row, at least one configured

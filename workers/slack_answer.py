@@ -19,6 +19,8 @@ from workers.answer import bounded, phrase, retry_after_of
 DEFAULT_WAIT_SECONDS: Final = 30
 
 _WORD: Final = re.compile(r"[a-z][a-z_]{2,59}", re.ASCII)
+_REFUSALS: Final = range(400, 500)
+_ODD_SUCCESSES: Final = range(201, 300)
 # Passing troubles that some proxies and Slack's API report with a 200 or a 4xx.
 _TRANSIENT_4XX: Final = frozenset({408, 425})
 _PASSING: Final = frozenset(
@@ -74,9 +76,9 @@ def outcome_of(
     if status == HTTPStatus.OK:
         return _taken(body)
     reason = _reason(status, body)
-    if 400 <= status < 500 and status not in _TRANSIENT_4XX:
+    if status in _REFUSALS and status not in _TRANSIENT_4XX:
         return Permanent(reason)
-    return Transient(reason, maybe_posted=status < 300)
+    return Transient(reason, maybe_posted=status in _ODD_SUCCESSES)
 
 
 def _taken(body: bytes) -> Outcome:

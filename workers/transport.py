@@ -109,8 +109,9 @@ async def exchange(
     client: httpx.AsyncClient, request: httpx.Request, *, total_seconds: float, most_bytes: int
 ) -> Answer:
     """The whole answer to the request. Raises Unanswered; a cancellation passes through."""
+    watch = asyncio.timeout(total_seconds)
     try:
-        async with asyncio.timeout(total_seconds) as watch:
+        async with watch:
             return await _receive(client, request, most_bytes)
     except _FAILURES as error:
         if watch.expired():

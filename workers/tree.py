@@ -20,7 +20,7 @@ _NO_RECORD: Final = Record()
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One node. `depth` counts from 1 at the root; `children` are positions in `CostTree.events`."""
+    """One node. `depth` counts from 1 at the root; `children` are positions in the tree."""
 
     position: int
     parent: int | None
@@ -43,7 +43,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A broken invariant: a code, a sentence, and the money in it (0 where it is not about money)."""
+    """A broken invariant: a code, a sentence, and the money in it (0 where it is about none)."""
 
     code: str
     text: str

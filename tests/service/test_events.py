@@ -39,7 +39,9 @@ PAYLOAD = {
 
 def envelope(kind: str, payload: dict[str, Any], **data: Any) -> bytes:
     inner = {"record_type": "event", "event_type": kind, "id": "event-1", "occurred_at": ENDED}
-    return json.dumps({"data": {**inner, "payload": payload, **data}, "meta": {"attempt": 1}}).encode()
+    return json.dumps(
+        {"data": {**inner, "payload": payload, **data}, "meta": {"attempt": 1}}
+    ).encode()
 
 
 def read(body: bytes, content_type: str | None = JSON) -> Any:
@@ -114,7 +116,9 @@ def test_the_older_cost_event_has_numbers_and_no_wrapper() -> None:
     """The older shape, without `data` and with numbers, reads the same."""
     part = {"call_part": "call-control", "cost": 0.001, "currency": "USD", "rate": 0.001}
     payload = COST | {"total_cost": 0.001, "cost_parts": [part], "status": "valid"}
-    body = json.dumps({"event_type": "call.cost", "id": "e", "occurred_at": ENDED, "payload": payload})
+    body = json.dumps(
+        {"event_type": "call.cost", "id": "e", "occurred_at": ENDED, "payload": payload}
+    )
     reading = read(body.encode())
     assert isinstance(reading, Scheduling)
     assert reading.event.reported
@@ -123,7 +127,10 @@ def test_the_older_cost_event_has_numbers_and_no_wrapper() -> None:
 
 @pytest.mark.parametrize(
     "payload",
-    [COST | {"total_cost": None, "cost_parts": None}, COST | {"total_cost": "n/a", "cost_parts": []}],
+    [
+        COST | {"total_cost": None, "cost_parts": None},
+        COST | {"total_cost": "n/a", "cost_parts": []},
+    ],
 )
 def test_a_cost_event_without_a_readable_cost_is_ignored(payload: dict[str, Any]) -> None:
     """A call.cost in which nothing is readable says nothing about the call."""
@@ -132,7 +139,11 @@ def test_a_cost_event_without_a_readable_cost_is_ignored(payload: dict[str, Any]
 
 def test_an_analysed_call_pulls_only_if_it_has_a_cost() -> None:
     """call.analyzed always schedules; only with figures does it say that cost exists."""
-    total = {"total": "0.21", "currency": "USD", "breakdown": [{"product": "inference", "cost": "0.21"}]}
+    total = {
+        "total": "0.21",
+        "currency": "USD",
+        "breakdown": [{"product": "inference", "cost": "0.21"}],
+    }
     with_cost = scheduled("call.analyzed", PAYLOAD | {"cost": total})
     without = scheduled("call.analyzed", PAYLOAD | {"cost": "No cost data available."})
     assert (with_cost.pulls, without.pulls) == (True, False)
@@ -176,7 +187,9 @@ def test_other_texml_callbacks_are_ignored(fields: dict[str, str]) -> None:
     assert isinstance(read(urlencode(fields).encode(), FORM), Ignored)
 
 
-@pytest.mark.parametrize("kind", ["call.initiated", "call.answered", "message.received", "new.kind"])
+@pytest.mark.parametrize(
+    "kind", ["call.initiated", "call.answered", "message.received", "new.kind"]
+)
 def test_other_events_are_ignored_by_name(kind: str) -> None:
     """An event of no interest is acknowledged under its own name."""
     reading = read(envelope(kind, PAYLOAD))
@@ -193,8 +206,20 @@ def test_an_ended_call_without_a_session_is_unreadable(session_id: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"null", b"[]", b"5", b"{}", b'{"data": {}}', b'{"data": {"event_type": 5}}',
-             b"\xff\xfe", b'{"data"', b"[" * 100_000, b'{"data":' * 5000]
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"5",
+        b"{}",
+        b'{"data": {}}',
+        b'{"data": {"event_type": 5}}',
+        b"\xff\xfe",
+        b'{"data"',
+        b"[" * 100_000,
+        b'{"data":' * 5000,
+    ],
 )
 def test_a_body_without_an_event_type_is_unreadable(body: bytes) -> None:
     """What has no event type is answered with what is wrong, and nothing raises."""
@@ -230,7 +255,9 @@ def test_an_event_is_named_by_its_id_or_its_body() -> None:
     assert scheduled("call.conversation.ended").key != first.key
 
 
-@pytest.mark.parametrize("content_type", ["text/html", "application/xml", "multipart/form-data", "junk"])
+@pytest.mark.parametrize(
+    "content_type", ["text/html", "application/xml", "multipart/form-data", "junk"]
+)
 def test_another_content_type_is_not_read(content_type: str) -> None:
     """Only JSON and forms are read."""
     assert read(b"{}", content_type) == UnsupportedType()
@@ -244,7 +271,9 @@ def test_any_bytes_give_a_value(body: bytes, content_type: str | None) -> None:
 
 TREE = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 NAMES = st.sampled_from([*PAYLOAD, "cost", "cost_parts", "total_cost", "occurred_at", "x"])

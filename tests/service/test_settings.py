@@ -63,7 +63,9 @@ def test_no_fault_repeats_a_value() -> None:
     assert "hunter2" not in text
 
 
-@pytest.mark.parametrize("ages", ["90,90", "300,90", "0,5", "-1", "1.5", "a", "90,,300", ",", "9" * 30, "1,999999999"])
+@pytest.mark.parametrize(
+    "ages", ["90,90", "300,90", "0,5", "-1", "1.5", "a", "90,,300", ",", "9" * 30, "1,999999999"]
+)
 def test_ages_must_be_positive_and_ascending(ages: str) -> None:
     """Anything but positive, strictly ascending whole seconds is a fault."""
     (line,) = faults(WorkerSettings, WORKER | {"TOLLWATCH_FETCH_AFTER_SECONDS": ages})

@@ -94,7 +94,13 @@ def test_any_of_several_keys_is_enough(place: int) -> None:
 
 @pytest.mark.parametrize(
     ("age", "refusal"),
-    [(0, None), (300, None), (-300, None), (301, Refusal.STALE_TIMESTAMP), (-301, Refusal.STALE_TIMESTAMP)],
+    [
+        (0, None),
+        (300, None),
+        (-300, None),
+        (301, Refusal.STALE_TIMESTAMP),
+        (-301, Refusal.STALE_TIMESTAMP),
+    ],
 )
 def test_the_tolerance_holds_on_both_sides(age: int, refusal: Refusal | None) -> None:
     """A timestamp of up to the tolerance before or after now is fresh, beyond it stale."""
@@ -102,14 +108,18 @@ def test_the_tolerance_holds_on_both_sides(age: int, refusal: Refusal | None) ->
     assert check(signatures=[SIGNER.sign(BODY, stamp)], timestamps=[stamp]) is refusal
 
 
-@pytest.mark.parametrize("stamp", ["nan", "inf", "", " ", "-1", "1e9", "9" * 400, "१२३", f"{NOW}.0", f" {NOW}", "0x10"])
+@pytest.mark.parametrize(
+    "stamp", ["nan", "inf", "", " ", "-1", "1e9", "9" * 400, "१२३", f"{NOW}.0", f" {NOW}", "0x10"]
+)
 def test_a_junk_timestamp_is_refused(stamp: str) -> None:
     """A timestamp that is no plain number is refused, even when it was signed that way."""
     signature = base64.b64encode(b"\0" * 64).decode()
     assert check(signatures=[signature], timestamps=[stamp]) is Refusal.UNREADABLE_TIMESTAMP
 
 
-@pytest.mark.parametrize("signature", ["", "!", "AAAA", "é", base64.b64encode(b"x" * 63).decode(), "A" * 100_000])
+@pytest.mark.parametrize(
+    "signature", ["", "!", "AAAA", "é", base64.b64encode(b"x" * 63).decode(), "A" * 100_000]
+)
 def test_a_junk_signature_is_refused(signature: str) -> None:
     """A signature that is not base64 of 64 bytes is refused."""
     assert check(signatures=[signature]) is Refusal.UNREADABLE_SIGNATURE

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -18,6 +17,7 @@ from service.queue import Claim, Line, session_line
 from service.records import (
     Alert,
     Call,
+    Conclusion,
     Delivery,
     Event,
     Severity,
@@ -25,8 +25,8 @@ from service.records import (
     Verdict,
     Watch,
 )
-from service.store import Concluded, Conclusion, Recorded, Store
-from tests.samples import END_MS, event, scheduling
+from service.store import Concluded, Recorded, Store
+from tests.samples import END_MS, event, scheduling, session
 from tests.world.valkey import Valkey
 
 pytestmark = pytest.mark.anyio
@@ -183,7 +183,7 @@ async def test_a_leg_after_the_verdict_opens_the_session_again(redis: Redis) -> 
 
 
 async def test_news_during_an_attempt_is_not_overwritten(redis: Redis) -> None:
-    """An attempt that decided before a leg came concludes nothing; the session is looked at anew."""
+    """An attempt that decided before a leg came concludes nothing; it is looked at anew."""
     store = store_of(redis)
     await store.record(scheduling(key="1"), now_ms=END_MS)
     (mine,) = await claim(redis, now_ms=END_MS + DELAY_MS)
@@ -251,7 +251,7 @@ async def test_an_alert_is_kept_once_per_severity(redis: Redis) -> None:
 
 
 async def test_failures_of_our_own_end_in_a_dead_letter(redis: Redis) -> None:
-    """The allowed number of failures makes a session a dead letter, with its reason, due no more."""
+    """The last allowed failure makes a session a dead letter, with its reason, due no more."""
     store = store_of(redis)
     await store.record(scheduling(), now_ms=END_MS)
     now = END_MS + DELAY_MS
@@ -269,7 +269,7 @@ async def test_failures_of_our_own_end_in_a_dead_letter(redis: Redis) -> None:
 
 
 async def test_the_longest_overdue_comes_first(redis: Redis) -> None:
-    """A claim takes what has been due the longest, whether it waited for a first fetch or a later."""
+    """A claim takes what has been due the longest, be it for a first fetch or a later one."""
     store = store_of(redis)
     for number, end in enumerate((300, 100, 200)):
         await store.record(scheduling(f"s{number}", at_ms=END_MS + end), now_ms=END_MS)
@@ -278,7 +278,7 @@ async def test_the_longest_overdue_comes_first(redis: Redis) -> None:
 
 
 async def test_every_key_has_an_end_or_an_owner(redis: Redis) -> None:
-    """After the verdict and the post, each key expires, or is an index that housekeeping trims."""
+    """After verdict and post, each key expires, or is an index that housekeeping trims."""
     store = store_of(redis)
     await store.record(scheduling(), now_ms=END_MS)
     (mine,) = await claim(redis, now_ms=END_MS + DELAY_MS)
@@ -302,7 +302,8 @@ async def test_an_older_version_keeps_what_a_newer_one_wrote(redis: Redis) -> No
     store = store_of(redis)
     await store.record(scheduling(), now_ms=END_MS)
     newer = b'{"kind":"call.hangup","at_ms":5,"v":9,"ends":true,"surprise":{"deep":[1]}}'
-    await redis.hset(keys.session_key("s"), mapping={"v": "9", "e:new": newer, "novel": "kept"})
+    fields = {"v": "9", "e:new": newer, "novel": "kept"}
+    await redis.hset(keys.session_key("s"), mapping=fields)  # type: ignore[misc]
     (mine,) = await claim(redis, now_ms=END_MS + DELAY_MS)
     taken = await store.take("s", mine.token)
     assert taken
@@ -405,10 +406,10 @@ class Scheduler(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def machine(valkey: Valkey) -> Iterator[type[Scheduler]]:
+def machine(valkey: Valkey) -> type[Scheduler]:
     """The state machine, bound to the tests' server."""
     Scheduler.valkey = valkey
-    yield Scheduler
+    return Scheduler
 
 
 def test_any_interleaving_leaves_one_line_of_work(machine: type[Scheduler]) -> None:
@@ -425,8 +426,6 @@ def test_events_fold_the_same_in_any_order() -> None:
         event(at_ms=9, start_ms=1, leg_id="a", connection_id="c"),
         event(at_ms=7, start_ms=2, leg_id="c", from_number="…01", connection_id="d"),
     ]
-    from tests.samples import session
-
     calls = {session(*order).call for order in itertools.permutations(events)}
     (call,) = calls
     assert (call.from_number, call.connection_id, call.start_ms) == ("…01", "c", 1)

@@ -85,7 +85,9 @@ def test_a_pulled_forward_answer_can_unsettle() -> None:
 
 def test_a_late_answer_puts_the_next_off_by_its_interval() -> None:
     """An answer that came long after its age is followed a whole interval later."""
-    assert after(found(290))[1] == Wait(at(290 + 210), "one answer, waiting for a second that agrees")
+    assert after(found(290))[1] == Wait(
+        at(290 + 210), "one answer, waiting for a second that agrees"
+    )
 
 
 def test_the_last_age_ends_it_unsettled() -> None:
@@ -118,7 +120,9 @@ def test_a_later_end_begins_the_watch_anew() -> None:
 
 AGE_LISTS = st.lists(st.integers(1, 10_000), min_size=1, max_size=5, unique=True).map(sorted)
 ANSWERS = st.lists(
-    st.tuples(st.integers(0, 3000), st.sampled_from(["none", "0.1", "0.2"])), min_size=1, max_size=12
+    st.tuples(st.integers(0, 3000), st.sampled_from(["none", "0.1", "0.2"])),
+    min_size=1,
+    max_size=12,
 )
 
 

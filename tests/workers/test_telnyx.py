@@ -131,9 +131,7 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
 async def test_each_answer_has_its_meaning() -> None:
     """Status, headers and body reach the pure reading."""
     body = msgspec.json.encode({"errors": [{"code": "10005", "message": "Event not found"}]})
-    assert await ask(answering(404, body)) == NotReady(
-        404, "404 Not Found: 10005, Event not found"
-    )
+    assert await ask(answering(404, body)) == NotReady(404, "404 Not Found: 10005, Event not found")
     assert await ask(answering(401, b"")) == Refused(401, "401 Unauthorized")
     limited = await ask(answering(429, b"", {"X-RateLimit-Reset": "17"}))
     assert isinstance(limited, RateLimited)

@@ -46,7 +46,7 @@ class Branch:
 
 
 def wire_node(branch: Branch, levels: int = 1000, **extra: Any) -> dict[str, Any]:
-    """The branch as JSON data, cut after so many levels. Cumulative costs stay those of the whole."""
+    """The branch as JSON data, cut after so many levels; cumulative costs are of the whole."""
     return {
         "id": branch.id,
         "product": branch.product,

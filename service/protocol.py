@@ -1,0 +1,344 @@
+"""One HTTP connection, bounded in all that uvicorn leaves to the client.
+
+uvicorn reads HTTP well and fast, but a client decides how much memory a head takes, how long head
+and body take to arrive, how many requests it sends ahead, and how long it leaves an answer unread.
+Here each of these has a limit. And an answer sent before the request was read whole does arrive:
+closing at once would reset the connection, and the client would see a broken pipe instead of it.
+
+Times are kept as one deadline per connection; the server looks at all of them ten times a second.
+That is cheaper than a timer for each step of each request.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final, cast
+
+from httptools import HttpParserError, HttpParserUpgrade
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+RETRY_AFTER_SECONDS: Final = 5
+_ANSWERS: Final = {
+    400: b"not a valid HTTP request",
+    408: b"the request took too long to arrive",
+    431: b"the request's head is too large",
+    503: b"too many connections, try again later",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one endpoint grants its clients.
+
+    `connections` are open at once, idle ones included; one more is answered with 503.
+    `head_bytes` and `fields` bound a request's head, URL included, and likewise its trailers and
+    each chunk's extensions.
+    `head_seconds` runs from the connection, or from the first byte of a further request.
+    `body_seconds` runs from the end of the head to the end of the body.
+    `idle_seconds` is how long a connection is kept between requests.
+    `unread_seconds` is how long a client may leave answers unread once the buffers are full.
+    `linger_seconds` and `linger_bytes` bound what is read, and dropped, after an early answer.
+    `pipelined` requests of one connection may wait for their turn.
+    """
+
+    connections: int = 1000
+    head_bytes: int = 16_384
+    fields: int = 100
+    head_seconds: float = 10.0
+    body_seconds: float = 20.0
+    idle_seconds: float = 75.0
+    unread_seconds: float = 20.0
+    linger_seconds: float = 10.0
+    linger_bytes: int = 67_108_864
+    pipelined: int = 16
+
+
+class _Refused(Exception):
+    """Ends the parser from inside one of its callbacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """The transport as uvicorn sees it; only what closing means is our own."""
+
+    write: Callable[[bytes], None]
+    is_closing: Callable[[], bool]
+    close: Callable[[], None]
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol within `limits`; `refused` hears the status of each refusal made here."""
+
+    limits: Limits
+    refused: Callable[[int], None]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._wire: asyncio.Transport = cast("asyncio.Transport", None)
+        self._now = self.loop.time
+        # When the client's current step is overdue, and when its unread answers are.
+        self.deadline = inf
+        self.unread_deadline = inf
+        # No request's head has been read yet.
+        self._first = True
+        # Where the parser is: between the first and last byte of a request, and past its head.
+        self._receiving = False
+        self._in_body = False
+        # Requests whose heads are read and whose answers are not complete.
+        self._unanswered = 0
+        # Bytes that have led to nothing yet: to no head, no chunk, no piece of a body.
+        self._pending_bytes = 0
+        self._dropped_bytes = 0
+        self._too_large = False
+        # Nothing is parsed any more; and beyond that, the last answer is out.
+        self._deaf = False
+        self._lingering = False
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection, or refuse it when there are too many.
+
+        Refused with 503 and Retry-After, which a client or balancer understands; a bare close would
+        look like a fault of the network. The answers being read are connections too: beyond a tenth
+        more than the limit, it is a bare close after all.
+        """
+        super().connection_made(transport)
+        self._wire = transport
+        door = _Door(transport.write, transport.is_closing, self._close)
+        self.transport = cast("asyncio.Transport", door)
+        self.deadline = self._now() + self.limits.head_seconds
+        excess = len(self.connections) - self.limits.connections
+        if excess > 1 + self.limits.connections // 10:
+            self.refused(503)
+            transport.abort()
+        elif excess > 0:
+            self._refuse(503)
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Parse, or drop what is no longer of interest."""
+        if self._deaf:
+            self._drop(len(data))
+            return
+        if len(data) > self.limits.head_bytes:
+            # Piece by piece, so that the limits are looked at before much has been built.
+            self._receive_pieces(data)
+            return
+        self._pending_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade:
+            # We speak nothing but HTTP/1.1. The request is answered as such; what follows it is not
+            # parsed, since the parser has taken it for another protocol.
+            self._stop_listening()
+        except HttpParserError:
+            self._fail(431 if self._too_large else 400)
+        else:
+            if self._receiving:
+                self._check_received(len(data))
+
+    def pause_writing(self) -> None:
+        """The client leaves answers unread."""
+        super().pause_writing()
+        self.unread_deadline = self._now() + self.limits.unread_seconds
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        self.unread_deadline = inf
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request. The very first one's time runs since the connection."""
+        super().on_message_begin()
+        self._receiving = True
+        if not self._first and not self._unanswered:
+            self.deadline = self._now() + self.limits.head_seconds
+
+    def on_headers_complete(self) -> None:
+        """Start the app, or queue the request behind those that were sent before it."""
+        limits = self.limits
+        if len(self.pipeline) >= limits.pipelined:
+            raise _Refused
+        if len(self.headers) > limits.fields or self._pending_bytes > limits.head_bytes:
+            self._measure_head()
+        super().on_headers_complete()
+        # Trailers go nowhere: the app has its headers already.
+        self.headers = []
+        self._first = False
+        self._unanswered += 1
+        self._in_body = True
+        self._pending_bytes = 0
+        self.deadline = self._now() + limits.body_seconds
+
+    def on_chunk_header(self) -> None:
+        """A chunk's size and extensions are read."""
+        self._pending_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._pending_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The last byte of a request."""
+        super().on_message_complete()
+        self._receiving = self._in_body = False
+        self._pending_bytes = 0
+        self.deadline = inf if self._unanswered else self._now() + self.limits.idle_seconds
+
+    # What the request's cycle, the server's tick and the server's end call.
+
+    def on_response_complete(self) -> None:
+        """Turn to the next request, or wait for one.
+
+        Replaces uvicorn's, whose keep-alive timer is lost when the rest of a body comes after the
+        answer: the connection would then stay for ever.
+        """
+        self.server_state.total_requests += 1
+        if self._lingering or self._wire.is_closing():
+            return
+        self._unanswered -= 1
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.deadline = self._deadline_after_answer()
+
+    def expire(self) -> None:
+        """A deadline has passed."""
+        now = self._now()
+        if self._deaf or self._wire.is_closing() or self.unread_deadline <= now:
+            self._wire.abort()
+        elif not self._receiving:
+            self._hang_up()
+        elif self.flow.read_paused or self._unanswered > 1:
+            # It is we who do not read, since the app has enough to do.
+            self.deadline = now + self.limits.body_seconds
+        else:
+            self._fail(408)
+
+    def shutdown(self) -> None:
+        """Close now, or after the answers under way."""
+        if self._unanswered:
+            super().shutdown()
+        else:
+            self._hang_up()
+
+    def abort(self) -> None:
+        """Cut the connection off."""
+        self._wire.abort()
+
+    # How it ends.
+
+    def _receive_pieces(self, data: bytes | memoryview) -> None:
+        view, size = memoryview(data), self.limits.head_bytes
+        for start in range(0, len(data), size):
+            if not self._wire.is_closing():
+                self.data_received(view[start : start + size])
+
+    def _measure_head(self) -> None:
+        """The head, or what was received with its end, is large: look closer."""
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.limits.head_bytes or len(self.headers) > self.limits.fields:
+            self._too_large = True
+            raise _Refused
+
+    def _check_received(self, count: int) -> None:
+        """Look at a request of which only a part is here: endless lines reach no callback."""
+        limits = self.limits
+        if self._pending_bytes > limits.head_bytes or len(self.headers) > limits.fields:
+            self._fail(431)
+        elif self._in_body and not self._unanswered:
+            self._drop(count)
+
+    def _deadline_after_answer(self) -> float:
+        now, limits = self._now(), self.limits
+        if self._in_body:
+            return min(self.deadline, now + limits.linger_seconds)
+        return now + (limits.head_seconds if self._receiving else limits.idle_seconds)
+
+    def _fail(self, status: int) -> None:
+        """Answer with `status` if an answer is due, and end; nothing more can be understood."""
+        if not self._in_body:
+            if self._unanswered:
+                self._stop_listening()
+            else:
+                self._refuse(status)
+        elif self._unanswered == 1 and not self.cycle.response_started:
+            self.cycle.disconnected = True
+            self.cycle.waiting_for_100_continue = False
+            self.cycle.message_event.set()
+            self._refuse(status)
+        else:
+            self._wire.abort()
+
+    def _stop_listening(self) -> None:
+        """Answer what has been understood, then close."""
+        self._deaf = True
+        self.cycle.keep_alive = False
+        self.deadline = inf
+
+    def _refuse(self, status: int) -> None:
+        self.refused(status)
+        body = b'{"error":"%b"}' % _ANSWERS[status]
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        if status == 503:  # noqa: PLR2004 - the one refusal that is not the client's fault
+            headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        self._wire.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        self._linger()
+
+    def _close(self) -> None:
+        """Close as uvicorn wants it, unless bytes may be under way that nobody has read."""
+        if self._wire.is_closing() or not (self._receiving or self._deaf or self.pipeline):
+            self._hang_up()
+        elif not self._lingering:
+            self._linger()
+
+    def _linger(self) -> None:
+        """Say that no more will be said, and drop what still comes, until the client closes."""
+        self._deaf = self._lingering = True
+        self._unanswered = 0
+        self.pipeline.clear()
+        self.deadline = self._now() + self.limits.linger_seconds
+        self.flow.resume_reading()
+        # The client may be gone already, which its loop has not told us yet.
+        with contextlib.suppress(OSError, RuntimeError):
+            self._wire.write_eof()
+
+    def _drop(self, count: int) -> None:
+        self._dropped_bytes += count
+        if self._dropped_bytes > self.limits.linger_bytes:
+            self._wire.abort()
+
+    def _hang_up(self) -> None:
+        # Closing waits for what is still unsent; the deadline ends that too.
+        self.deadline = self._now() + self.limits.linger_seconds
+        self._wire.close()
+
+
+def bounded(given: Limits, report: Callable[[int], None]) -> type[BoundedProtocol]:
+    """The protocol for one endpoint; uvicorn makes an instance for each connection."""
+
+    class Bounded(BoundedProtocol):
+        limits = given
+        refused = staticmethod(report)
+
+    return Bounded

@@ -1,0 +1,454 @@
+"""`tollwatch`: what an operator asks of Telnyx and of Redis, in a terminal or for other programs.
+
+Results go to stdout, and what went wrong to stderr, one line each. Exit codes: 0 done, 1 it could
+not be had (or a check failed), 2 bad usage or bad settings.
+"""
+
+# Each command imports what it needs when it runs, so that `--help` waits for no library:
+# ruff: noqa: PLC0415
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeVar
+
+import typer
+
+from service import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from service.settings import Settings, WorkerSettings
+    from workers.inquiry import Found
+    from workers.policy import Fault, Policy
+    from workers.tree import CostTree
+
+_USAGE: Final = 2
+_DEEPEST: Final = 5
+# Tables in a pipe or a file are not folded at the 80 columns that rich would assume.
+_PIPE_WIDTH: Final = 160
+
+_HELP: Final = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(
+    help="What Telnyx calls cost, and what tollwatch knows and thinks of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Plain help: the one in boxes cuts off the names of long options.
+    rich_markup_mode=None,
+    context_settings=_HELP,
+)
+policy_app = typer.Typer(
+    help="The policy: what a session may cost.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings=_HELP,
+)
+app.add_typer(policy_app, name="policy")
+
+T = TypeVar("T")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets a question mark instead of a crash.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    app(prog_name="tollwatch")
+
+
+def _day(value: str) -> date:
+    """A day, or the UTC day of a time. Raises typer.BadParameter."""
+    try:
+        time_of_day = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise typer.BadParameter("not ISO 8601, such as 2026-03-17 or 2026-03-17T10:00Z") from error
+    aware = time_of_day if time_of_day.tzinfo else time_of_day.replace(tzinfo=UTC)
+    return aware.astimezone(UTC).date()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tollwatch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    env: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with settings; the environment goes before it. Without this option: .env, "
+            "if there is one.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Hold on to where the settings come from, for the commands."""
+    context.obj = env
+
+
+@app.command()
+def analyze(
+    context: typer.Context,
+    record_type: Annotated[
+        str, typer.Argument(metavar="RECORD_TYPE", help="Such as call-session.")
+    ],
+    event_id: Annotated[
+        str, typer.Argument(metavar="EVENT_ID", help="For a call session: its call_session_id.")
+    ],
+    *,
+    format: Annotated[
+        Literal["tree", "json", "csv", "ndjson"],
+        typer.Option(help="csv and ndjson hold one line for each event."),
+    ] = "tree",
+    date_time: Annotated[
+        date | None,
+        typer.Option(
+            parser=_day,
+            metavar="ISO8601",
+            help="When the call was: narrows Telnyx's search to that UTC day.",
+        ),
+    ] = None,
+    max_depth: Annotated[
+        int, typer.Option(min=1, max=_DEEPEST, help="Levels that Telnyx goes down.")
+    ] = _DEEPEST,
+    include_children: Annotated[
+        bool, typer.Option(help="Whether events below this one come with it.")
+    ] = True,
+    expand: Annotated[
+        Literal["record", "none"],
+        typer.Option(help="Whether records come, with rates, times and durations."),
+    ] = "record",
+    policy: Annotated[
+        Path | None, typer.Option(help="Judge by this policy instead of TOLLWATCH_POLICY.")
+    ] = None,
+    all: Annotated[bool, typer.Option("--all", help="Show every event, many alike too.")] = False,
+) -> None:
+    """Fetch an event's cost tree and judge it.
+
+    Needs TELNYX_API_KEY. The columns of csv: session_id, depth, path, parent_id, id, record_type,
+    product, event_name, event_cost, cumulative_cost, subtotal, currency, rate, rate_measured_in,
+    billed_seconds, real_seconds, started_at, finished_at, direction, connection_id, assistant_id,
+    model.
+    """
+    from workers.inquiry import Found, Question, advice, hint
+
+    environ = _environ(context)
+    settings = _worker_settings(environ)
+    judged_by = _policy(policy or settings.policy_path).with_max_session_cost(
+        settings.max_session_cost
+    )
+    question = Question(record_type, event_id, date_time, max_depth, include_children, expand)
+    answer = _ask_telnyx(settings, question)
+    if not isinstance(answer, Found):
+        _fail(advice(answer, dated=date_time is not None) + hint(record_type))
+    _print_analysis(answer, judged_by, format, whole=all)
+
+
+@app.command()
+def record_types(
+    context: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[TYPE]", help="One record type; all without it.")
+    ] = None,
+    format: Annotated[Literal["table", "json"], typer.Option()] = "table",
+) -> None:
+    """Show what Telnyx says of record types.
+
+    Their names, how they hang together, and which costs roll up.
+    """
+    from workers import display, export
+    from workers.inquiry import advice_on_types, client, inquire_types
+    from workers.metadata import RecordType, RecordTypes
+
+    settings = _worker_settings(_environ(context))
+
+    async def ask() -> Any:
+        async with client(settings) as telnyx:
+            return await inquire_types(telnyx, name)
+
+    answer = asyncio.run(ask())
+    if not isinstance(answer, RecordType | RecordTypes):
+        _fail(advice_on_types(answer, name))
+    if format == "json":
+        typer.echo(export.pretty(answer))
+    elif isinstance(answer, RecordType):
+        _print(*display.record_type_view(answer))
+    else:
+        _print(display.record_types_view(answer))
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    *,
+    slack: Annotated[bool, typer.Option("--slack", help="Post a test message to Slack.")] = False,
+) -> None:
+    """Try all that must work, and say what to mend.
+
+    Settings, keys, policy, Redis, Telnyx and Slack. Exits with 1 if something failed.
+    """
+    from workers import display
+    from workers.checks import Check, Result, run_checks
+
+    environ = _environ(context)
+
+    async def run() -> list[Check]:
+        return [found async for found in run_checks(environ, post=slack)]
+
+    found = asyncio.run(run())
+    _print(display.checks_view(found))
+    failures = sum(item.result is Result.FAILED for item in found)
+    if failures:
+        _fail("1 check failed" if failures == 1 else f"{failures} checks failed")
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="The call_session_id.")],
+    format: Annotated[Literal["text", "json"], typer.Option()] = "text",
+) -> None:
+    """Show all that is known of a session.
+
+    Its events, what was asked and answered, the verdict, the cost tree and the alerts.
+    """
+    from workers import display, export
+    from workers.lookup import look_up, whole
+
+    known = _with_redis(_environ(context), lambda redis: look_up(redis, session))
+    if known is None:
+        _fail(f"no session {session} is known: it was never scheduled here, or its retention ended")
+    if format == "json":
+        typer.echo(export.pretty(whole(known)))
+    else:
+        _print(*display.session_view(known, _stored_tree(known.analysis)))
+
+
+@app.command()
+def sessions(
+    context: typer.Context,
+    state: Annotated[
+        Literal["open", "verdict", "unavailable", "dead"] | None,
+        typer.Option(help="Only those in this state."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    format: Annotated[Literal["table", "ndjson"], typer.Option()] = "table",
+) -> None:
+    """List sessions, the latest changed first."""
+    from service.records import State
+    from workers import display, export
+    from workers.lookup import brief, listed
+
+    wanted = State(state) if state else None
+
+    async def read(redis: Any) -> list[Any]:
+        return [found async for found in listed(redis, state=wanted, limit=limit)]
+
+    found = _with_redis(_environ(context), read)
+    if format == "ndjson":
+        _write(export.compact(brief(*each)) + "\n" for each in found)
+    elif found:
+        _print(display.sessions_view(found))
+    else:
+        typer.echo("no sessions", err=True)
+
+
+@policy_app.command("check")
+def policy_check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A policy in YAML.")],
+) -> None:
+    """Print a policy's faults, or what it does.
+
+    Each fault on a line, as FILE:LINE:COLUMN.
+    """
+    from workers import display
+    from workers.checks import read_policy
+    from workers.policy import PolicyError, examine
+
+    try:
+        examined = examine(read_policy(file))
+    except PolicyError as error:
+        _write(_line(file, fault) for fault in error.faults)
+        raise typer.Exit(1) from error
+    _write(_line(file, fault, "warning: ") for fault in examined.warnings)
+    _print(display.policy_view(examined.policy))
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+def _environ(context: typer.Context) -> Mapping[str, str]:
+    """The settings' file, and the environment above it; what is empty counts as unset."""
+    given = {name: value for name, value in os.environ.items() if value}
+    path: Path = context.obj or Path(".env")
+    if context.obj is None and not path.is_file():
+        return given
+    try:
+        from dotenv import dotenv_values
+    except ImportError:
+        _warn(f"{path} is not read: that needs python-dotenv")
+        return given
+    return {name: value for name, value in dotenv_values(path).items() if value} | given
+
+
+def _worker_settings(environ: Mapping[str, str]) -> "WorkerSettings":
+    """What questions to Telnyx need of a worker's settings, and no more."""
+    from service.settings import WorkerSettings
+
+    return _settings(
+        WorkerSettings,
+        environ,
+        "TELNYX_API_KEY",
+        "TELNYX_API_URL",
+        "TOLLWATCH_POLICY",
+        "TOLLWATCH_MAX_SESSION_COST",
+    )
+
+
+S = TypeVar("S", bound="Settings")
+
+
+def _settings(kind: type[S], environ: Mapping[str, str], *names: str) -> S:
+    from service.settings import SettingsError
+    from workers.checks import only
+
+    try:
+        return kind.load(only(environ, *names))
+    except SettingsError as error:
+        _fail(*error.faults, code=_USAGE)
+
+
+def _policy(path: Path | None) -> "Policy":
+    from workers.checks import read_policy
+    from workers.policy import BUILT_IN, PolicyError, parse_policy
+
+    if path is None:
+        return BUILT_IN
+    try:
+        return parse_policy(read_policy(path))
+    except PolicyError as error:
+        _fail(*(_line(path, fault).rstrip("\n") for fault in error.faults), code=_USAGE)
+
+
+# --- Telnyx and Redis ----------------------------------------------------------------------------
+
+
+def _ask_telnyx(settings: "WorkerSettings", question: Any) -> Any:
+    from workers.inquiry import client, inquire
+
+    async def ask() -> Any:
+        async with client(settings) as telnyx:
+            return await inquire(telnyx, question)
+
+    return asyncio.run(ask())
+
+
+def _with_redis(environ: Mapping[str, str], work: Callable[[Any], Awaitable[T]]) -> T:
+    """What `work` reads of Redis; one line and exit 1 where that fails."""
+    from redis.exceptions import RedisError
+
+    from service.settings import Settings
+    from workers.checks import redis_problem
+    from workers.lookup import NotReadable, open_redis
+
+    settings = _settings(Settings, environ, "REDIS_URL")
+
+    async def read() -> T:
+        async with open_redis(settings.redis_url.get_secret_value()) as redis:
+            return await work(redis)
+
+    try:
+        return asyncio.run(read())
+    except (RedisError, OSError) as error:
+        _fail(f"Redis: {redis_problem(error)}: check REDIS_URL; `tollwatch check` says more")
+    except NotReadable as error:
+        _fail(f"{error}: was it written by a newer version?")
+
+
+def _stored_tree(body: bytes | None) -> "CostTree | None":
+    from workers.analysis import Unreadable, decode_analysis
+    from workers.products import CALL_SESSION
+    from workers.tree import build_tree
+
+    try:
+        return build_tree(decode_analysis(body), CALL_SESSION) if body else None
+    except Unreadable:
+        _warn("the stored analysis cannot be read")
+        return None
+
+
+# --- output --------------------------------------------------------------------------------------
+
+
+def _print_analysis(found: "Found", policy: "Policy", format: str, *, whole: bool) -> None:
+    from workers import display, export
+    from workers.analysis import encode_analysis
+    from workers.inquiry import verdict_on
+
+    verdict = verdict_on(found, policy, now_ms=int(time.time() * 1000))
+    # Masks and cleans the records, those of the tree included, for whatever is shown.
+    document = encode_analysis(found.analysis)
+    match format:
+        case "json":
+            typer.echo(export.pretty(document))
+        case "csv":
+            _write(export.as_csv(export.rows(found.analysis, found.tree)))
+        case "ndjson":
+            _write(export.as_ndjson(found.analysis, found.tree))
+        case _:
+            _print(*display.analysis_view(found.tree, verdict, whole=whole))
+
+
+def _print(*parts: "RenderableType") -> None:
+    console = _console()
+    for part in parts:
+        console.print(part)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    is_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(
+        width=None if is_terminal else _PIPE_WIDTH, highlight=False, markup=False, emoji=False
+    )
+
+
+def _write(lines: Iterable[str]) -> None:
+    for line in lines:
+        typer.echo(line, nl=False)
+
+
+def _line(file: Path, fault: "Fault", kind: str = "") -> str:
+    from workers.export import safe
+
+    return safe(f"{file}:{fault.line}:{fault.column}: {kind}{fault.message}") + "\n"
+
+
+def _warn(line: str) -> None:
+    from workers.export import safe
+
+    typer.echo(safe(line), err=True)
+
+
+def _fail(*lines: str, code: int = 1) -> NoReturn:
+    for line in lines:
+        _warn(line)
+    raise typer.Exit(code)

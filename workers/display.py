@@ -1,0 +1,451 @@
+"""What the command line shows, as rich renderables: a value in, something to print out.
+
+Everything goes through `said`, so that nothing from outside is markup, moves the cursor or turns
+the reading direction; and numbers are masked here whatever was stored.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from service.masking import mask
+from service.money import ZERO, plain
+from service.records import Call, Delivery, Fetch, Reason, Session, Severity, State, Verdict, moment
+from service.store import Posting
+from workers.checks import Check, Result
+from workers.export import safe
+from workers.lookup import Known
+from workers.metadata import RecordType, RecordTypes, Relation
+from workers.policy import Policy, describe
+from workers.products import label
+from workers.tree import CostTree, Event, ProductCost, text
+from workers.wording import amount, duration, percent, priced
+
+COLOURS: Final[dict[Severity | None, str]] = {
+    Severity.LOW: "blue",
+    Severity.MEDIUM: "yellow",
+    Severity.HIGH: "dark_orange",
+    Severity.CRITICAL: "bold red",
+    None: "green",
+}
+_STATES: Final[dict[State, str]] = {
+    State.OPEN: "waits for its cost",
+    State.VERDICT: "has its verdict",
+    State.UNAVAILABLE: "no cost ever came",
+    State.DEAD: "given up after failures of our own: a dead letter",
+}
+_DELIVERIES: Final[dict[Delivery, str]] = {
+    Delivery.WAITING: "waits to be posted",
+    Delivery.POSTED: "posted",
+    Delivery.REFUSED: "refused by Slack",
+    Delivery.KEPT: "kept: no Slack is set",
+}
+_RESULTS: Final[dict[Result, str]] = {
+    Result.OK: "green",
+    Result.WARNING: "yellow",
+    Result.FAILED: "bold red",
+}
+_QUIET: Final = "dim"
+# Of so many alike leaves the first are shown and the rest is one line: a loop has hundreds.
+_MOST_ALIKE: Final = 10
+_SHOWN_ALIKE: Final = 5
+
+
+def said(value: object, style: str = "") -> Text:
+    """Any text, shown as it is."""
+    return Text(safe(str(value)), style)
+
+
+def title(words: str) -> Text:
+    """The line above a part."""
+    return Text(f"\n{words}", "bold")
+
+
+# --- cost trees ----------------------------------------------------------------------------------
+
+
+def tree_view(tree: CostTree, *, whole: bool = False) -> Tree:
+    """The cost tree; unless `whole`, many leaves alike are folded into one line."""
+    folds = {} if whole else _folds(tree)
+    root = Tree(_node(tree, tree.events[0]), guide_style=_QUIET)
+    branches: dict[int, Tree] = {0: root}
+    for event in tree.events[1:]:
+        line = folds[event.position] if event.position in folds else _node(tree, event)
+        if line is not None and event.parent is not None:
+            branches[event.position] = branches[event.parent].add(line)
+    return root
+
+
+def _folds(tree: CostTree) -> dict[int, Text | None]:
+    """What stands in the place of a folded leaf: a line for the first of them, then nothing."""
+    alike: dict[tuple[int | None, str], list[Event]] = {}
+    for event in tree.events:
+        if not event.children:
+            alike.setdefault((event.parent, event.product), []).append(event)
+    folds: dict[int, Text | None] = {}
+    for (_, product), leaves in alike.items():
+        if len(leaves) > _MOST_ALIKE:
+            rest = leaves[_SHOWN_ALIKE:]
+            cost = amount(sum((leaf.cost for leaf in rest), ZERO))
+            folds |= dict.fromkeys((leaf.position for leaf in rest), None)
+            line = f"… {len(rest):,} more {label(product)}, together {cost}"
+            folds[rest[0].position] = said(line, _QUIET)
+    return folds
+
+
+def _node(tree: CostTree, event: Event) -> Text:
+    subtotal = tree.subtotals[event.position]
+    line = said(label(event.product), "bold").append(f"  {amount(subtotal)}")
+    if tree.sum:
+        line.append(f"  {percent(subtotal / tree.sum)}", "cyan")
+    if event.children:
+        line.append(f"  own {amount(event.cost)}", _QUIET)
+    if event.cumulative is not None and event.cumulative != subtotal:
+        line.append(f"  Telnyx states {amount(event.cumulative)}", "red")
+    for part in _details(event):
+        line.append(" · ", _QUIET).append_text(said(part, _QUIET))
+    return line
+
+
+def _details(event: Event) -> Iterator[str]:
+    if event.rate is not None:
+        measured = text(event.record.rate_measured_in)
+        yield f"rate {plain(event.rate)}" + (f" ({measured})" if measured else "")
+    if event.billed_seconds is not None or event.real_seconds is not None:
+        yield _seconds(event.billed_seconds, event.real_seconds)
+    if event.id:
+        yield event.id
+
+
+def _seconds(billed: int | None, real: int | None) -> str:
+    if billed is None:
+        return duration(real or 0)
+    return f"{duration(billed)} billed" + ("" if real is None else f" for {duration(real)}")
+
+
+def products_view(products: Sequence[ProductCost], currency: str) -> Table:
+    """Where the money went, the dearest product first."""
+    table = _table("product", f">cost {safe(currency)}", ">share", ">events", "rate", "time")
+    for product in products:
+        table.add_row(
+            said(label(product.product)),
+            Text(amount(product.cost)),
+            Text(percent(product.share)),
+            Text(f"{product.events:,}"),
+            Text(", ".join(plain(rate) for rate in product.rates[:3])),
+            Text(_seconds_of(product)),
+        )
+    return table
+
+
+def _seconds_of(product: ProductCost) -> str:
+    if product.billed_seconds is None and product.real_seconds is None:
+        return ""
+    return _seconds(product.billed_seconds, product.real_seconds)
+
+
+def analysis_view(tree: CostTree, verdict: Verdict, *, whole: bool) -> Iterator[RenderableType]:
+    """One analysis: the tree, where the money went, and what the policy says of it."""
+    cost = priced(tree.total, tree.currency)
+    facts = f"{len(tree.events):,} events · {duration(verdict.duration_seconds)}"
+    yield said(f"{tree.session_id}  {cost}  ", "bold").append(facts, _QUIET)
+    yield Text()
+    yield tree_view(tree, whole=whole)
+    yield title("Where the money went")
+    yield products_view(tree.products, tree.currency)
+    yield verdict_view(verdict)
+
+
+# --- verdicts ------------------------------------------------------------------------------------
+
+
+def verdict_view(verdict: Verdict) -> Group:
+    """The verdict: how bad, why, and what else was noticed."""
+    lines = [title("Verdict"), _judgement(verdict)]
+    lines += [_reason(reason) for reason in verdict.reasons]
+    lines += [said(f"  also: {remark}", _QUIET) for remark in verdict.remarks]
+    return Group(*lines)
+
+
+def _judgement(verdict: Verdict) -> Text:
+    if verdict.severity is None:
+        words = "nothing to alert"
+    else:
+        words = f"{verdict.severity}, {priced(verdict.excess, verdict.currency)} in excess"
+    doubts = []
+    if verdict.provisional:
+        doubts.append("provisional: more cost may come")
+    elif not verdict.settled:
+        doubts.append("not settled: Telnyx's answers had not come to rest")
+    if not verdict.complete:
+        doubts.append("incomplete: events are missing")
+    line = said(f"  {words}", COLOURS[verdict.severity])
+    return line.append(f"  ({'; '.join(doubts)})" if doubts else "", _QUIET)
+
+
+def _reason(reason: Reason) -> Text:
+    grade = reason.severity or "no alert"
+    line = said(f"  {grade:<9}", COLOURS[reason.severity] if reason.severity else _QUIET)
+    return line.append_text(said(f"{reason.text}  ")).append(reason.code, _QUIET)
+
+
+# --- sessions ------------------------------------------------------------------------------------
+
+
+def session_view(known: Known, tree: CostTree | None) -> Iterator[RenderableType]:
+    """All that is known of one session."""
+    session = known.session
+    yield said(f"Session {session.id}: {_STATES[session.state]}", "bold")
+    yield _facts(_session_facts(known))
+    yield title("Events")
+    yield _events_view(session)
+    if session.watch.fetches or session.watch.held:
+        yield title("Asked Telnyx")
+        yield _fetches_view(session)
+    if session.verdict:
+        yield verdict_view(session.verdict)
+    if tree:
+        yield title("Cost tree, as last fetched")
+        yield tree_view(tree)
+        yield products_view(tree.products, tree.currency)
+    yield title("Alerts")
+    yield from [_alert_line(alert) for alert in known.alerts] or [Text("  none", _QUIET)]
+
+
+def _session_facts(known: Known) -> Iterator[tuple[str, str]]:
+    session = known.session
+    yield "accepted", when(session.accepted_ms)
+    yield from _call_facts(session.call)
+    if session.state is State.OPEN:
+        yield "next look", _next_look(known)
+    reason = session.reason or session.watch.reason
+    if reason:
+        yield "why", reason
+    verdict = session.verdict
+    if verdict:
+        yield "cost", priced(verdict.total, verdict.currency)
+        yield "judged", when(verdict.at_ms)
+
+
+def _call_facts(call: Call) -> Iterator[tuple[str, str]]:
+    if call.start_ms:
+        yield "began", when(call.start_ms)
+    if call.end_ms:
+        yield "ended", when(call.end_ms)
+    if call.start_ms and call.end_ms:
+        yield "duration", duration(max(0, call.end_ms - call.start_ms) // 1000)
+    named = (
+        ("direction", call.direction),
+        ("from", mask(call.from_number) if call.from_number else None),
+        ("to", mask(call.to_number) if call.to_number else None),
+        ("assistant", call.assistant_id),
+        ("connection", call.connection_id),
+    )
+    yield from ((name, value) for name, value in named if value)
+    if call.legs > 1:
+        yield "legs", str(call.legs)
+
+
+def _next_look(known: Known) -> str:
+    if known.waiting:
+        return "the first one, once its cost can be expected"
+    if known.due_ms is None:
+        return "not planned: it will never be looked at"
+    return when(known.due_ms)
+
+
+def _events_view(session: Session) -> Table:
+    table = _table("at", "event", "leg or conversation", "cause", ">reported cost")
+    for event in sorted(session.events, key=lambda e: e.at_ms):
+        reported = event.reported
+        total = reported.total if reported else None
+        table.add_row(
+            Text(when(event.at_ms)),
+            said(event.kind),
+            said(event.leg_id or event.conversation_id or event.conference_id or ""),
+            said(event.cause or ""),
+            said(_money(total, reported.currency if reported else None)),
+        )
+    return table
+
+
+def _fetches_view(session: Session) -> RenderableType:
+    table = _table("at", ">after the end", "why", "answer", ">events", ">total")
+    for fetch in session.watch.fetches:
+        table.add_row(
+            Text(when(fetch.at_ms)),
+            Text(duration(max(0, fetch.at_ms - session.watch.end_ms) // 1000)),
+            Text("planned" if fetch.planned else "pulled forward"),
+            Text(_answer(fetch)),
+            Text(f"{fetch.event_count:,}" if fetch.ready else ""),
+            Text(_money(fetch.total, None)),
+        )
+    if not session.watch.held:
+        return table
+    held = f"  {session.watch.held} asks in a row without an answer: {session.watch.reason}"
+    return Group(table, said(held, "yellow"))
+
+
+def _answer(fetch: Fetch) -> str:
+    if not fetch.ready:
+        return "no cost yet"
+    return "a cost" if fetch.expected else "a cost with parts missing"
+
+
+def _alert_line(posting: Posting) -> Text:
+    alert = posting.alert
+    line = said(f"  {alert.severity:<9}", COLOURS[alert.severity])
+    line.append(f"decided {when(alert.decided_ms)}, {_DELIVERIES[posting.delivery]}")
+    if posting.changed_ms:
+        line.append(f" {when(posting.changed_ms)} ({posting.tries} tries)", _QUIET)
+    return line.append_text(said(f"  {posting.reason}" if posting.reason else "", "yellow"))
+
+
+def sessions_view(found: Iterable[tuple[str, Session | None]]) -> Table:
+    """A list of sessions; one that cannot be read says so."""
+    table = _table("session", "state", "ended", ">cost", "verdict", "alerted", "why")
+    for session_id, session in found:
+        if session is None:
+            table.add_row(said(session_id), Text("cannot be read", "red"))
+            continue
+        verdict = session.verdict
+        table.add_row(
+            said(session_id),
+            Text(session.state),
+            Text(when(session.end_ms) if session.end_ms else ""),
+            said(priced(verdict.total, verdict.currency) if verdict else ""),
+            _grade(verdict),
+            said(session.alerted or "", COLOURS[session.alerted] if session.alerted else ""),
+            said(session.reason or session.watch.reason),
+        )
+    return table
+
+
+def _grade(verdict: Verdict | None) -> Text:
+    if verdict is None:
+        return Text()
+    so_far = " so far" if verdict.provisional else ""
+    return Text(f"{verdict.severity or 'quiet'}{so_far}", COLOURS[verdict.severity])
+
+
+# --- record types, checks, policies --------------------------------------------------------------
+
+
+def record_types_view(known: RecordTypes) -> Table:
+    """All record types: names, and what hangs below them."""
+    table = _table(
+        "record type", "product", "also called", "children", "cost rolls up", "linked by"
+    )
+    for found in known.record_types:
+        children = found.children
+        table.add_row(
+            said(found.record_type, "bold"),
+            said(found.product or ""),
+            said(", ".join(found.aliases)),
+            _lines(child.record_type for child in children),
+            _lines(_flag(child.cost_rollup) for child in children),
+            _lines(_via(child) for child in children),
+        )
+    return table
+
+
+def record_type_view(found: RecordType) -> Iterator[RenderableType]:
+    """One record type with all its relationships."""
+    yield said(found.record_type, "bold")
+    depth = found.recommended_depth
+    facts = (
+        ("product", found.product),
+        ("event", found.event),
+        ("also called", ", ".join(found.aliases)),
+        ("about", found.description),
+        ("recommended depth", None if depth is None else str(depth)),
+    )
+    yield _facts((name, value) for name, value in facts if value)
+    for words, relations in (("Children", found.children), ("Parents", found.parents)):
+        yield title(words)
+        yield _relations_view(relations) if relations else Text("  none", _QUIET)
+
+
+def _relations_view(relations: Iterable[Relation]) -> Table:
+    table = _table("record type", "cost rolls up", "in the tree", "linked by (child = parent)")
+    for relation in relations:
+        table.add_row(
+            said(relation.record_type),
+            Text(_flag(relation.cost_rollup)),
+            Text(_flag(relation.traversal_enabled)),
+            said(_via(relation)),
+        )
+    return table
+
+
+def _via(relation: Relation) -> str:
+    if not relation.local_field and not relation.parent_field:
+        return ""
+    return f"{relation.local_field or '?'} = {relation.parent_field or '?'}"
+
+
+def _flag(value: bool | None) -> str:
+    return {True: "yes", False: "no", None: "not said"}[value]
+
+
+def checks_view(checks: Iterable[Check]) -> Table:
+    """What was checked, how it is, and what to mend."""
+    table = _table("what", "is", "found", "what to do")
+    for check in checks:
+        style = _RESULTS[check.result]
+        table.add_row(
+            said(check.name), Text(check.result, style), said(check.found), said(check.fix)
+        )
+    return table
+
+
+def policy_view(policy: Policy) -> Table:
+    """What a policy will do."""
+    table = _table("measure", "limit", "for")
+    for row in describe(policy):
+        table.add_row(*(said(cell) for cell in row))
+    return table
+
+
+# --- small parts ---------------------------------------------------------------------------------
+
+
+def when(milliseconds: int) -> str:
+    """A stored time, in UTC; "?" where it is no time."""
+    try:
+        return f"{moment(milliseconds):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        return "?"
+
+
+def _money(value: Decimal | None, currency: str | None) -> str:
+    if value is None:
+        return ""
+    return priced(value, currency) if currency else amount(value)
+
+
+def _table(*columns: str) -> Table:
+    """A table with these heads; one that begins with > is aligned to the right."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        to_right = column.startswith(">")
+        head = Text(column.removeprefix(">"))
+        table.add_column(head, justify="right" if to_right else "left", overflow="fold")
+    return table
+
+
+def _lines(values: Iterable[str]) -> Text:
+    return Text("\n").join(said(value) for value in values)
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts:
+        grid.add_row(Text(f"  {name}", _QUIET), said(value))
+    return grid

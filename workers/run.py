@@ -1,0 +1,85 @@
+"""Starts a worker: settings, policy, logs, the admin port, and an orderly end."""
+
+import asyncio
+import sys
+from typing import Final
+
+import uvloop
+
+from service import __version__
+from service.health import create_admin
+from service.logs import configure_logs, get_logger
+from service.server import Endpoint, PortInUse, serve
+from service.settings import SettingsError, WorkerSettings
+from workers.main import create_worker
+from workers.policy import Policy, PolicyError, parse_policy
+
+CANNOT_START: Final = 2
+_log = get_logger()
+
+
+def main() -> int:
+    """Run until SIGTERM; the exit code. 2, with a line for each fault, where it cannot start."""
+    try:
+        settings = WorkerSettings.load()
+        policy = read_policy(settings)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return CANNOT_START
+    configure_logs(settings.log_format, settings.log_level)
+    try:
+        uvloop.run(_run(settings, policy))
+    except PortInUse as error:
+        sys.stderr.write(f"{error}\n")
+        return CANNOT_START
+    return 0
+
+
+def read_policy(settings: WorkerSettings) -> Policy:
+    """The policy that the settings name. Raises SettingsError with each of its faults."""
+    return _policy_of(settings).with_max_session_cost(settings.max_session_cost)
+
+
+def _policy_of(settings: WorkerSettings) -> Policy:
+    path = settings.policy_path
+    if path is None:
+        return Policy()
+    try:
+        return parse_policy(path.read_text(encoding="utf-8"))
+    except PolicyError as error:
+        lines = (f"TOLLWATCH_POLICY: {path}:{fault}" for fault in error.faults)
+        raise SettingsError(tuple(lines)) from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise SettingsError((f"TOLLWATCH_POLICY: cannot read {path}: {reason}",)) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError((f"TOLLWATCH_POLICY: {path} is not UTF-8 text",)) from error
+
+
+async def _run(settings: WorkerSettings, policy: Policy) -> None:
+    async with create_worker(settings, policy) as worker:
+        stop = asyncio.Event()
+
+        def started(ports: tuple[int, ...]) -> None:
+            _log.info(
+                "started", version=__version__, admin_port=ports[0], worker_id=worker.worker_id
+            )
+            if settings.slack_url is None:
+                _log.warning("no SLACK_WEBHOOK_URL: alerts are kept and logged, nobody is told")
+
+        def stopping() -> None:
+            worker.health.stopping = True
+            _log.info("stopping")
+
+        admin = Endpoint(
+            create_admin(worker.health, worker.registry), settings.host, settings.admin_port
+        )
+        await serve(
+            admin,
+            stop=stop,
+            work=asyncio.create_task(worker.run(stop)),
+            on_start=started,
+            on_stop=stopping,
+            drain_seconds=0,
+        )
+    _log.info("stopped")
