@@ -210,6 +210,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._lingering or self._wire.is_closing():
             return
         self._unanswered -= 1
+        self._dropped_bytes = 0
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())

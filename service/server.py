@@ -140,10 +140,15 @@ async def serve(
     endpoints stop in order, each giving its requests `finish_seconds`. The last one is the admin
     endpoint: it stops after the others, and after `work`, whose exception is raised then.
 
-    Raises PortInUse before anything has started.
+    Raises PortInUse before anything has started; `work` is cancelled then.
     """
     stop, hurry = stop or asyncio.Event(), asyncio.Event()
-    sockets = _listen(endpoints)
+    try:
+        sockets = _listen(endpoints)
+    except PortInUse:
+        if work is not None:
+            work.cancel()
+        raise
     servers = [
         _Server(*pair, finish_seconds=finish_seconds)
         for pair in zip(endpoints, sockets, strict=True)
@@ -224,7 +229,6 @@ class _Server(uvicorn.Server):
 
 def _forgiving(app: ASGIApp) -> ASGIApp:
     """The app, without a traceback in the log for every client that goes away halfway."""
-
     # One for all requests: it has no state.
     suppressed = contextlib.suppress(ClientDisconnect)
 

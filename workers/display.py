@@ -58,8 +58,8 @@ _SHOWN_ALIKE: Final = 5
 
 
 def said(value: object, style: str = "") -> Text:
-    """Any text, shown as it is."""
-    return Text(safe(str(value)), style)
+    """Any text, shown as it is; the style ends with it, whatever is appended."""
+    return Text().append(safe(str(value)), style)
 
 
 def title(words: str) -> Text:

@@ -12,7 +12,7 @@ import msgspec
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it came."""
+    """One request as it came; header names are in lower case."""
 
     method: str
     path: str
@@ -51,7 +51,8 @@ def vendor() -> Iterator[Vendor]:
             path, _, query = self.path.partition("?")
             length = int(self.headers.get("content-length") or 0)
             body = self.rfile.read(length)
-            here.asked.append(Asked(self.command, path, query, dict(self.headers), body))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            here.asked.append(Asked(self.command, path, query, headers, body))
             missing = b'{"errors": [{"code": "10005", "message": "Event not found"}]}'
             status, answer = here.answers.get(path, (404, missing))
             self.send_response(status)

@@ -1,6 +1,7 @@
 """`tollwatch check` finds what is wrong before a call is lost by it, and says what to mend."""
 
 import base64
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,12 @@ async def test_no_slack_is_a_warning(telnyx: Vendor, durable: Valkey) -> None:
     environ = environ_for(telnyx, durable.url, SLACK_WEBHOOK_URL="")
     assert results(await checks(environ)) == {"Slack": "warning"}
     assert results(await checks(environ, post=True)) == {"Slack": "failed"}
+
+
+async def test_a_slack_url_that_is_none(telnyx: Vendor, durable: Valkey) -> None:
+    """A bad URL is named as a setting, and as what it keeps from working."""
+    environ = environ_for(telnyx, durable.url, SLACK_WEBHOOK_URL="hooks.slack.com/services/x")
+    assert set(results(await checks(environ))) == {"SLACK_WEBHOOK_URL", "Slack"}
 
 
 # --- Telnyx --------------------------------------------------------------------------------------
@@ -231,6 +238,29 @@ async def test_a_redis_cluster(telnyx: Vendor) -> None:
 def test_the_version_must_be_new_enough(info: dict[str, str], result: Result) -> None:
     """Redis before 6.2 lacks what the scripts use."""
     assert checks_module._version(info).result is result
+
+
+class Clock:
+    """A Redis whose clock differs from ours."""
+
+    def __init__(self, ahead_seconds: float) -> None:
+        self.ahead_seconds = ahead_seconds
+
+    async def time(self) -> tuple[int, int]:
+        return int(time.time() + self.ahead_seconds), 0
+
+
+@pytest.mark.parametrize(
+    ("ahead_seconds", "found"),
+    [(0, None), (-60, "ahead of Redis'"), (60, "behind Redis'"), (2, None)],
+)
+async def test_clocks_that_differ(ahead_seconds: float, found: str | None) -> None:
+    """Seconds do not matter, a minute does: when a call is fetched depends on both clocks."""
+    clock: Any = Clock(ahead_seconds)
+    check = await checks_module._clock(clock)
+    assert (check is None) == (found is None)
+    if check and found:
+        assert check.found.endswith(found)
 
 
 async def test_a_wrong_password(telnyx: Vendor, durable: Valkey) -> None:

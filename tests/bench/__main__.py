@@ -1,0 +1,63 @@
+"""`make bench`: figures as ratios within one run, on whatever machine this is."""
+
+import argparse
+from collections.abc import Sequence
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench import sessions, webhooks
+
+
+def main() -> None:
+    """Run the benchmarks that are named, or all."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("names", nargs="*", default=["webhooks", "sessions"])
+    parser.add_argument("--rounds", type=int, default=webhooks.ROUNDS)
+    arguments = parser.parse_args()
+    console = Console()
+    if "webhooks" in arguments.names:
+        console.print(_webhooks(webhooks.run(arguments.rounds)))
+    if "sessions" in arguments.names:
+        console.print(_sessions(sessions.run()))
+
+
+def _webhooks(rounds: Sequence[Sequence[webhooks.Result]]) -> Table:
+    table = Table(
+        title=f"Webhooks on one core: {webhooks.REQUESTS:,} signed hangups, "
+        f"{webhooks.CONNECTIONS} connections, median of {len(rounds)} rounds"
+    )
+    for name in ("endpoint", "per second", "p50 ms", "p99 ms", "to bare", "to enqueue_job"):
+        table.add_column(name, justify="left" if name == "endpoint" else "right")
+    for place, kind in enumerate(webhooks.KINDS):
+        mine = [results[place] for results in rounds]
+        ratios = [
+            median(r[place].per_second / r[webhooks.KINDS.index(other)].per_second for r in rounds)
+            for other in ("bare", "enqueue_job")
+        ]
+        table.add_row(
+            kind,
+            f"{median(r.per_second for r in mine):,.0f}",
+            f"{median(r.p50_ms for r in mine):.1f}",
+            f"{median(r.p99_ms for r in mine):.1f}",
+            *(f"{ratio:.2f}" for ratio in ratios),
+        )
+    return table
+
+
+def _sessions(result: sessions.Result) -> Table:
+    table = Table(title=f"Sessions by one worker, Telnyx answers after {sessions.LATENCY_MS} ms")
+    for name in ("sessions", "settled per second", "fetches per second", "seconds"):
+        table.add_column(name, justify="right")
+    table.add_row(
+        f"{sessions.SESSIONS:,}",
+        f"{result.per_second:,.0f}",
+        f"{result.fetches / result.seconds:,.0f}",
+        f"{result.seconds:.1f}",
+    )
+    return table
+
+
+if __name__ == "__main__":
+    main()
