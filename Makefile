@@ -49,10 +49,7 @@ imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/.dev
-	@rm -f .coverage .coverage.*
-	$(CLEAN) COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/coverage run -m pytest $(ARGS); \
-	status=$$?; $(BIN)/coverage combine --quiet && $(BIN)/coverage report > .coverage.txt; \
-	covered=$$?; cat .coverage.txt; [ $$status -eq 0 ] && [ $$covered -eq 0 ]
+	$(CLEAN) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term $(ARGS)
 
 bench: $(VENV)/.dev ## The benchmarks, as a table with ratios
 	@$(CLEAN) $(BIN)/python -m tests.bench $(ARGS)

@@ -27,7 +27,10 @@ class _Call:
 
 
 class BatchedScript:
-    """A Lua script that may be repeated: a call whose connection broke may have run already."""
+    """A Lua script that may be repeated: a call whose connection broke may have run already.
+
+    Answers have the shapes of Redis' second protocol: a hash is a flat list.
+    """
 
     def __init__(self, redis: Redis, text: str) -> None:
         self._redis = redis

@@ -35,6 +35,8 @@ from service.records import (
 
 _EVENT: Final = "e:"
 _PAGE: Final = 200
+# A tree shrinks to a fifth at the quickest level, and hardly further at the slowest.
+_COMPRESSION: Final = 1
 
 # Fields of a session's hash:
 #   v  schema version        state  open | verdict | unavailable | dead
@@ -69,6 +71,11 @@ local function place(s, id, ended, due, now, restart)
     redis.call('ZADD', ended, string.format('%.0f', effective(s)), id)
   end
 end
+"""
+
+_TAKE: Final = """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return {} end
+return redis.call('HGETALL', KEYS[1])
 """
 
 _RECORD: Final = (
@@ -231,7 +238,8 @@ class Store:
         self._redis = redis
         self._retention_ms = retention_ms
         self._record = BatchedScript(redis, _RECORD)
-        self._conclude = redis.register_script(_CONCLUDE)
+        self._conclude = BatchedScript(redis, _CONCLUDE)
+        self._take = BatchedScript(redis, _TAKE)
         self._fail = redis.register_script(_FAIL)
         self._deliver = redis.register_script(_DELIVER)
 
@@ -261,10 +269,10 @@ class Store:
 
     async def take(self, session_id: str, token: str) -> Session | None:
         """The session to work on, or None where the lease is somebody else's by now."""
-        fields = await self._hash(keys.session_key(session_id))
-        if fields.get(b"token") != token.encode():
+        found = await self._take(keys=[keys.session_key(session_id)], args=[token])
+        if not found:
             return None
-        return _session(session_id, fields)
+        return _session(session_id, dict(zip(found[::2], found[1::2], strict=True)))
 
     async def conclude(
         self, session: Session, token: str, conclusion: Conclusion, *, now_ms: int
@@ -295,7 +303,7 @@ class Store:
                 encode(conclusion.verdict) if conclusion.verdict else "",
                 conclusion.reason,
                 "1" if conclusion.answered else "",
-                zlib.compress(conclusion.analysis, 6) if conclusion.analysis else "",
+                zlib.compress(conclusion.analysis, _COMPRESSION) if conclusion.analysis else "",
                 alert.id if alert else "",
                 alert.severity if alert else "",
                 encode(alert) if alert else "",

@@ -6,7 +6,7 @@ came and went between Telnyx's versions, and one odd value must not hide the res
 """
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -17,50 +17,56 @@ class Unreadable(Exception):
     """A body that is not a Session Analysis answer; the message says what is wrong with it."""
 
 
-class Record(msgspec.Struct, omit_defaults=True):
-    """The fields of detail records that costs, durations and rates are read from."""
+Scalar: TypeAlias = str | int | float | bool | None
 
-    record_type: Any = None
-    id: Any = None
-    telnyx_leg_id: Any = None
-    call_leg_id: Any = None
-    leg_id: Any = None
-    telnyx_session_id: Any = None
-    call_session_id: Any = None
-    conversation_id: Any = None
-    conference_id: Any = None
-    assistant_id: Any = None
-    connection_id: Any = None
-    direction: Any = None
-    leg_direction: Any = None
-    cli: Any = None
-    cld: Any = None
-    started_at: Any = None
-    answered_at: Any = None
-    finished_at: Any = None
-    created_at: Any = None
-    completed_at: Any = None
-    start_time: Any = None
-    end_time: Any = None
-    call_sec: Any = None
-    duration_sec: Any = None
-    billed_sec: Any = None
-    rate: Any = None
-    rate_measured_in: Any = None
-    cost: Any = None
-    currency: Any = None
-    model: Any = None
-    llm_model: Any = None
-    stt_model: Any = None
-    tts_provider: Any = None
-    tts_model_id: Any = None
-    provider: Any = None
-    number_of_characters: Any = None
-    user_prompt_tokens: Any = None
-    completion_tokens: Any = None
-    tokens: Any = None
-    country_code: Any = None
-    hangup_cause: Any = None
+
+class Record(msgspec.Struct, omit_defaults=True):
+    """The fields of detail records that costs, durations and rates are read from.
+
+    Single values only: a known name is no promise of what Telnyx will put there one day.
+    """
+
+    record_type: Scalar = None
+    id: Scalar = None
+    telnyx_leg_id: Scalar = None
+    call_leg_id: Scalar = None
+    leg_id: Scalar = None
+    telnyx_session_id: Scalar = None
+    call_session_id: Scalar = None
+    conversation_id: Scalar = None
+    conference_id: Scalar = None
+    assistant_id: Scalar = None
+    connection_id: Scalar = None
+    direction: Scalar = None
+    leg_direction: Scalar = None
+    cli: Scalar = None
+    cld: Scalar = None
+    started_at: Scalar = None
+    answered_at: Scalar = None
+    finished_at: Scalar = None
+    created_at: Scalar = None
+    completed_at: Scalar = None
+    start_time: Scalar = None
+    end_time: Scalar = None
+    call_sec: Scalar = None
+    duration_sec: Scalar = None
+    billed_sec: Scalar = None
+    rate: Scalar = None
+    rate_measured_in: Scalar = None
+    cost: Scalar = None
+    currency: Scalar = None
+    model: Scalar = None
+    llm_model: Scalar = None
+    stt_model: Scalar = None
+    tts_provider: Scalar = None
+    tts_model_id: Scalar = None
+    provider: Scalar = None
+    number_of_characters: Scalar = None
+    user_prompt_tokens: Scalar = None
+    completion_tokens: Scalar = None
+    tokens: Scalar = None
+    country_code: Scalar = None
+    hangup_cause: Scalar = None
 
 
 class NodeCost(msgspec.Struct, omit_defaults=True):
@@ -113,7 +119,6 @@ class Analysis(msgspec.Struct, omit_defaults=True):
 
 
 _DECODER: Final = msgspec.json.Decoder(Analysis)
-_PARTIES: Final = frozenset({"cli", "cld"})
 _OBJECTS: Final = ("cost", "links", "record")
 
 
@@ -134,11 +139,14 @@ def decode_analysis(body: bytes) -> Analysis:
 def encode_analysis(analysis: Analysis, *, masked: bool = True) -> bytes:
     """What is kept of an analysis, as JSON that `decode_analysis` reads again.
 
-    Changes the analysis: numbers are masked, and a field that holds no single value is emptied.
+    Masks the numbers in the analysis itself.
     """
-    for node in _walk(analysis.root):
-        if node.record:
-            _clean(node.record, masked=masked)
+    for node in _walk(analysis.root) if masked else ():
+        record = node.record
+        if record is not None and record.cli is not None:
+            record.cli = mask(str(record.cli))
+        if record is not None and record.cld is not None:
+            record.cld = mask(str(record.cld))
     return _encode(analysis)
 
 
@@ -151,16 +159,6 @@ def _walk(root: Node) -> Iterator[Node]:
         node = nodes.pop()
         nodes.extend(node.children or ())
         yield node
-
-
-def _clean(record: Record, *, masked: bool) -> None:
-    """A known name is no promise of what Telnyx will put there one day."""
-    for name in record.__struct_fields__:
-        value = getattr(record, name)
-        if isinstance(value, dict | list):
-            setattr(record, name, None)
-        elif masked and value is not None and name in _PARTIES:
-            setattr(record, name, mask(str(value)))
 
 
 def _decode_tolerantly(body: bytes) -> Analysis:
@@ -183,8 +181,13 @@ def _without_misfits(root: dict[str, Any]) -> dict[str, Any]:
         for name in _OBJECTS:
             if not isinstance(node.get(name), dict):
                 node[name] = None
+        node["record"] = _scalars(node["record"])
         children = node.get("children")
         kept = [c for c in children if isinstance(c, dict)] if isinstance(children, list) else []
         node["children"] = kept
         nodes.extend(kept)
     return root
+
+
+def _scalars(record: dict[str, Any] | None) -> dict[str, Any] | None:
+    return record and {k: v for k, v in record.items() if not isinstance(v, dict | list)}

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from functools import partial
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 from pydantic import SecretStr
@@ -143,7 +143,9 @@ class TelnyxClient:
 
     def _request(self, parts: tuple[str, ...], query: Mapping[str, str] | None) -> httpx.Request:
         path = "/".join(quote(part, safe="") for part in parts)
-        return self._client.build_request("GET", f"{self._base}/{path}", params=query)
+        # One text: httpx parses a URL anew for each part that is put into it.
+        url = f"{self._base}/{path}" + (f"?{urlencode(query)}" if query else "")
+        return self._client.build_request("GET", url)
 
 
 def _meaning(answer: Answer) -> Meaning:

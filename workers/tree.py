@@ -76,6 +76,8 @@ class CostTree:
     stated_count: int | None
     """How many events Telnyx says there are; more than `events` where the tree was cut."""
     mismatches: tuple[Mismatch, ...]
+    products: tuple[ProductCost, ...]
+    """Cost per product, the dearest first."""
 
     @property
     def total(self) -> Decimal:
@@ -101,16 +103,6 @@ class CostTree:
             if event.cumulative is not None and event.cumulative > self.subtotals[event.position]
         ]
         return tuple(event for _, event in sorted(short, key=lambda s: (-s[0], -s[1].depth)))
-
-    @property
-    def products(self) -> tuple[ProductCost, ...]:
-        """Cost per product, the dearest first."""
-        groups: dict[str, list[Event]] = {}
-        for event in self.events:
-            groups.setdefault(event.product, []).append(event)
-        whole = self.sum
-        costs = [_product_cost(product, events, whole) for product, events in groups.items()]
-        return tuple(sorted(costs, key=lambda p: (-p.cost, p.product)))
 
     @property
     def has_product(self) -> frozenset[str]:
@@ -163,6 +155,7 @@ def build_tree(analysis: Analysis, root_type: str | None = None) -> CostTree:
         currency=currency,
         stated_count=count,
         mismatches=tuple(_mismatches(events, subtotals, total, currency, count)),
+        products=_products(events, subtotals[0]),
     )
 
 
@@ -256,6 +249,14 @@ def _add_up(events: Sequence[Event]) -> tuple[Decimal, ...]:
 
 def _first_currency(events: Iterable[Event]) -> str | None:
     return next((event.currency for event in events if event.currency), None)
+
+
+def _products(events: Iterable[Event], whole: Decimal) -> tuple[ProductCost, ...]:
+    groups: dict[str, list[Event]] = {}
+    for event in events:
+        groups.setdefault(event.product, []).append(event)
+    costs = [_product_cost(product, group, whole) for product, group in groups.items()]
+    return tuple(sorted(costs, key=lambda p: (-p.cost, p.product)))
 
 
 def _product_cost(product: str, events: Sequence[Event], whole: Decimal) -> ProductCost:

@@ -90,7 +90,7 @@ async def _work(valkey: Valkey, redis: Redis, about: dict[str, Any]) -> float:
         on_core(process.pid, SERVER_CORE)
         begun = time.perf_counter()
 
-        async def is_done() -> bool:
+        async def is_done() -> Any:
             if not process.is_running:
                 raise process.failure("while it worked")
             return not (await redis.zcard(keys.ENDED) + await redis.zcard(keys.DUE))

@@ -2,12 +2,13 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from tests.bench.cores import LOAD_CORE, SERVER_CORE, on_core
 from tests.bench.endpoints import PATH
@@ -79,7 +80,7 @@ def _answers(process: Process, port: int) -> bool:
     return True
 
 
-def _load(port: int) -> dict[str, "float | dict[str, int]"]:
+def _load(port: int) -> dict[str, Any]:
     arguments = [str(port), PATH, str(REQUESTS), str(CONNECTIONS), str(SEED)]
     done = subprocess.run(  # noqa: S603 - our own module
         [sys.executable, "-m", "tests.bench.load", *arguments],
@@ -90,4 +91,5 @@ def _load(port: int) -> dict[str, "float | dict[str, int]"]:
         timeout=120,
         preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CORE}),  # noqa: PLW1509
     )
-    return json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

@@ -1,0 +1,300 @@
+"""What flow tests play on: real web and worker processes, a real Valkey, the simulated outside."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+import httpx
+import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+from redis.asyncio import Redis
+
+from service import keys
+from service.records import Delivery as Fate
+from service.records import Session, Severity, State
+from service.store import Posting, Store
+from tests.world import envelopes, processes
+from tests.world.answers import Habits, Question, answer
+from tests.world.faults import Request
+from tests.world.model import Call, Node
+from tests.world.processes import Server, wait_until_async
+from tests.world.slack import Posted
+from tests.world.valkey import Valkey
+from tests.world.webhooks import Delivery, Sender
+from tests.world.world import World
+
+T = TypeVar("T")
+
+ALL_POSTED_BY_AGE_ONE: Final = 240.0
+"""A time scale at which every part of a call has been posted within a second of its end."""
+PATIENCE_SECONDS: Final = 20.0
+_COMMON: Final = {"TOLLWATCH_GRACE_SECONDS": "3"}
+_WORKER: Final = {
+    # Each call stands for itself: none may be folded into another's alert.
+    "TOLLWATCH_ALERT_COOLDOWN_SECONDS": "0",
+    "TOLLWATCH_RECONCILE_MINUTES": "0",
+}
+_SHOWN_LINES: Final = 15
+
+
+@dataclass(slots=True)
+class Outside:
+    """What is there before any process is: Telnyx, Slack, and a Valkey that keeps its data."""
+
+    world: World
+    valkey: Valkey
+
+    def redis_url(self, database: int = 0) -> str:
+        """For REDIS_URL: stages on databases of their own do not see each other."""
+        return f"{self.valkey.url.rpartition('/')[0]}/{database}"
+
+
+@asynccontextmanager
+async def open_outside(*, time_scale: float = ALL_POSTED_BY_AGE_ONE) -> AsyncIterator[Outside]:
+    """A Valkey and a world."""
+    with Valkey(persistent=True) as valkey:
+        async with World(time_scale=time_scale) as world:
+            yield Outside(world, valkey)
+
+
+@dataclass(slots=True)
+class Stage:
+    """One web process and its workers, and how a test talks to them."""
+
+    world: World
+    valkey: Valkey
+    redis: Redis
+    store: Store
+    web: Server
+    workers: Sequence[Server]
+    client: httpx.AsyncClient
+
+    @property
+    def worker(self) -> Server:
+        """The first worker."""
+        return self.workers[0]
+
+    @property
+    def url(self) -> str:
+        """Where webhooks go."""
+        return f"{self.web.url}/webhooks/telnyx"
+
+    # --- Telnyx speaks ---
+
+    async def post(self, event: Delivery, *, attempt: int = 1) -> httpx.Response:
+        """One signed event, delivered once."""
+        return await self.send(event.body(attempt), content_type=event.content_type)
+
+    async def send(
+        self,
+        body: bytes,
+        *,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Any body; signed, unless `headers` say otherwise."""
+        signed = self.world.signer.headers(body, at=time.time()) if headers is None else headers
+        given = {"content-type": content_type, **signed}
+        return await self.client.post(self.url, content=body, headers=given)
+
+    async def hang_up(self, *calls: Call) -> None:
+        """The calls' legs have ended, and nothing else is said of them."""
+        for event in (event for call in calls for event in hangups(call)):
+            assert (await self.post(event)).status_code == httpx.codes.ACCEPTED
+
+    def sender(self, **options: Any) -> Sender:
+        """Telnyx's own way of delivering: shuffled, some twice, refused ones again."""
+        return self.world.sender(self.url, **options)
+
+    # --- what becomes of it ---
+
+    async def until(
+        self,
+        condition: Callable[[], T | Awaitable[T]],
+        description: str,
+        timeout_seconds: float = PATIENCE_SECONDS,
+    ) -> T:
+        """`wait_until`, which shows the processes' last lines where it waits in vain."""
+        try:
+            return await wait_until_async(
+                condition, description=description, timeout_seconds=timeout_seconds
+            )
+        except TimeoutError as late:
+            lines = [line for server in self._servers for line in server.lines[-_SHOWN_LINES:]]
+            raise TimeoutError("\n".join([f"{late}; the last lines:", *lines])) from None
+
+    async def session(self, call: Call) -> Session:
+        """What is stored of the call now."""
+        found = await self.store.session(call.session_id)
+        assert found, f"nothing is known of {call.session_id}"
+        return found
+
+    async def ended(self, call: Call, state: State = State.VERDICT) -> Session:
+        """What is stored of the call once it has come to its end."""
+
+        async def look() -> Session | None:
+            found = await self.store.session(call.session_id)
+            return found if found and found.state is state else None
+
+        found = await self.until(look, f"the state {state} of {call.kind} {call.session_id}")
+        assert found
+        return found
+
+    async def held(self, call: Call) -> Session:
+        """What is stored of the call once an ask has brought no answer and nobody works on it."""
+
+        async def look() -> Session | None:
+            found = await self.store.session(call.session_id)
+            return found if found and found.watch.held and not await self._is_leased(call) else None
+
+        found = await self.until(look, f"{call.session_id} being held", 40)
+        assert found
+        return found
+
+    async def hurry(self, call: Call) -> None:
+        """Let the time pass for which the call would wait; nobody may be at work on it."""
+        moved = await self.redis.zadd(keys.DUE, {call.session_id: now_ms()}, xx=True, ch=True)
+        assert moved, f"{call.session_id} does not wait"
+
+    async def hurry_alerts(self) -> None:
+        """Let the time pass for which alerts would wait."""
+        for id in await self.redis.zrange(keys.OUTBOX, 0, -1):
+            await self.redis.zadd(keys.OUTBOX, {id: now_ms()}, xx=True)
+
+    async def postings(self, call: Call) -> list[Posting]:
+        """The alerts that were decided for the call, and what became of them."""
+        ids = (f"{call.session_id}:{severity}" for severity in Severity)
+        found = [await self.store.posting(id) for id in ids]
+        return [posting for posting in found if posting]
+
+    async def told(self, call: Call) -> list[Posted]:
+        """What Slack was told of the call, once nothing waits to be told any more."""
+
+        async def all_told() -> bool:
+            return all(p.delivery is not Fate.WAITING for p in await self.postings(call))
+
+        await self.until(all_told, f"the posting of all alerts of {call.session_id}")
+        return self.messages(call)
+
+    def messages(self, call: Call) -> list[Posted]:
+        """What Slack has about the call so far."""
+        return [m for m in self.world.slack.messages if call.session_id in m.all_text]
+
+    def asked(self, call: Call) -> list[Request]:
+        """What Telnyx was asked about the session itself."""
+        path = f"/call-session/{call.session_id}"
+        return [r for r in self.world.telnyx.requests if r.path.endswith(path)]
+
+    async def first_asked(self, call: Call) -> Request:
+        """The first question about the call, once it was asked."""
+        requests = await self.until(lambda: self.asked(call), f"a question for {call.session_id}")
+        return requests[0]
+
+    # --- what the processes say ---
+
+    def log(self, call: Call | None = None, event: str = "") -> list[dict[str, Any]]:
+        """The processes' log lines, those of one call or one event if named."""
+        lines = [line for server in self._servers for line in server.events]
+        return [
+            line
+            for line in lines
+            if (call is None or line.get("session_id") == call.session_id)
+            and (not event or line["event"] == event)
+        ]
+
+    async def metric(self, server: Server, name: str, **labels: str) -> float:
+        """The value of one sample; 0 where there is none yet."""
+        text = (await self.client.get(f"{server.admin_url}/metrics")).text
+        samples = (s for family in text_string_to_metric_families(text) for s in family.samples)
+        return sum(s.value for s in samples if s.name == name and s.labels == labels)
+
+    async def ready(self, server: Server) -> tuple[int, str]:
+        """Status and body of its readiness."""
+        answer = await self.client.get(f"{server.admin_url}/readyz")
+        return answer.status_code, answer.text
+
+    @property
+    def _servers(self) -> tuple[Server, ...]:
+        return (self.web, *self.workers)
+
+    async def _is_leased(self, call: Call) -> bool:
+        return bool(await self.redis.hexists(keys.session_key(call.session_id), "token"))  # type: ignore[misc]
+
+
+@asynccontextmanager
+async def open_stage(
+    outside: Outside,
+    *,
+    ages: str,
+    database: int = 0,
+    workers: int = 1,
+    slack: bool = True,
+    web: Mapping[str, str] | None = None,
+    worker: Mapping[str, str] | None = None,
+) -> AsyncIterator[Stage]:
+    """Processes that are ready. `web` and `worker` are settings above the usual ones."""
+    world, redis_url = outside.world, outside.redis_url(database)
+    web_process = processes.web(
+        redis_url=redis_url, public_key=world.public_key, settings={**_COMMON, **(web or {})}
+    )
+    settings = {"TOLLWATCH_FETCH_AFTER_SECONDS": ages, **_COMMON, **_WORKER, **(worker or {})}
+    worker_processes = [
+        processes.worker(
+            redis_url=redis_url,
+            api_url=world.telnyx_url,
+            api_key=world.api_key,
+            slack_url=world.slack_url if slack else None,
+            settings=settings,
+            name=f"worker {number}",
+        )
+        for number in range(1, workers + 1)
+    ]
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(Redis.from_url(redis_url))
+        client = await stack.enter_async_context(httpx.AsyncClient(timeout=10, trust_env=False))
+        await stack.enter_async_context(running(*worker_processes, web_process))
+        store = Store(redis, retention_ms=86_400_000)
+        yield Stage(
+            world, outside.valkey, redis, store, web_process, tuple(worker_processes), client
+        )
+
+
+@asynccontextmanager
+async def running(*servers: Server) -> AsyncIterator[None]:
+    """The processes, ready. Waiting is done in threads: the outside has to go on answering."""
+    try:
+        for server in servers:
+            server.start()
+        for server in servers:
+            await asyncio.to_thread(server.wait_ready)
+        yield
+    finally:
+        await asyncio.gather(*(asyncio.to_thread(server.terminate) for server in servers))
+
+
+def now_ms() -> int:
+    """The clock as the product keeps time."""
+    return int(time.time() * 1000)
+
+
+def hangups(call: Call) -> list[Delivery]:
+    """The events that say that each leg has ended."""
+    return [envelopes.hangup(call, leg) for leg in call.legs]
+
+
+def severity_of(message: Posted) -> str:
+    """The severity that a message begins with."""
+    return message.text.partition(":")[0].lower()
+
+
+def body_of(root: Node) -> bytes:
+    """What Telnyx answers about a session with that tree."""
+    return msgspec.json.encode(answer(root, Question(max_depth=5), Habits()))
+
+
+def with_parts(call: Call, parts: Iterable[Node]) -> Call:
+    """The same call, with other parts below its root."""
+    return replace(call, root=replace(call.root, children=tuple(parts)))
