@@ -2,66 +2,88 @@
 
 Under load most of a webhook's time goes into handing single commands to Redis and waking up for
 single answers. While one batch is under way, the calls that come meanwhile gather for the next; an
-idle server sends each call at once. Every call is still one script, atomic by itself.
+idle server sends each call at once. A batch is one
+script, so each call is atomic.
 """
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha1
 from typing import Any, Final, TypeAlias
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 
 _MOST: Final = 256
+# While Redis works on one batch, the next is on its way, and one more is gathered.
+_AT_ONCE: Final = 2
 
-Value: TypeAlias = str | bytes | int
+# The script's text becomes a function, called once for each call in the batch with KEYS and ARGV of
+# that call alone. A call that fails gives back its error and spoils no other.
+_FRAME: Final = """
+local function call(KEYS, ARGV)
+%s
+end
+local count, key_count, arg_count = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local answers = {}
+for i = 1, count do
+  local keys = {unpack(KEYS, (i - 1) * key_count + 1, i * key_count)}
+  local args = {unpack(ARGV, (i - 1) * arg_count + 4, i * arg_count + 3)}
+  local fine, answer = pcall(call, keys, args)
+  if fine then
+    answers[i] = answer
+  else
+    answers[i] = {err = type(answer) == 'table' and answer.err or tostring(answer)}
+  end
+end
+return answers
+"""
+
+# A str, bytes or int; redis-py names only the first two, and sends the third as its digits.
+Value: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    arguments: tuple[Value, ...]
-    key_count: int
+    keys: Sequence[Value]
+    args: Sequence[Value]
     answer: "asyncio.Future[Any]"
 
 
 class BatchedScript:
     """A Lua script that may be repeated: a call whose connection broke may have run already.
 
-    Answers have the shapes of Redis' second protocol: a hash is a flat list.
+    All calls have the same number of keys and of arguments. Every path of the text must return
+    something other than nil, which would end the list of answers.
     """
 
     def __init__(self, redis: Redis, text: str) -> None:
-        self._redis = redis
-        self._text = text
-        # Redis names scripts by this hash; nothing rests on its strength.
-        self._sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
+        self._script = redis.register_script(_FRAME % text)
         self._waiting: list[_Call] = []
-        self._sending: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Task[None]] = set()
 
     async def __call__(self, keys: Sequence[Value], args: Sequence[Value]) -> Any:
         """The script's answer to this call. Redis' errors pass through."""
-        call = _Call((*keys, *args), len(keys), asyncio.get_running_loop().create_future())
+        call = _Call(keys, args, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
-        if self._sending is None:
-            self._sending = asyncio.create_task(self._send_all())
+        if len(self._sending) < _AT_ONCE:
+            sending = asyncio.create_task(self._send_all())
+            self._sending.add(sending)
+            sending.add_done_callback(self._sending.discard)
         return await call.answer
 
     async def _send_all(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
-                await self._send(batch)
-        finally:
-            self._sending = None
+        while self._waiting:
+            batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
+            await self._send(batch)
 
     async def _send(self, batch: Sequence[_Call]) -> None:
+        first = batch[0]
+        counts: list[Value] = [len(batch), len(first.keys), len(first.args)]
         try:
-            answers = await self._execute(batch)
-            if any(isinstance(answer, NoScriptError) for answer in answers):
-                await self._redis.script_load(self._text)
-                answers = await self._execute(batch)
+            answers = await self._script(
+                keys=[key for call in batch for key in call.keys],
+                args=counts + [arg for call in batch for arg in call.args],
+            )
         except Exception as error:  # noqa: BLE001 - whatever it is, the callers must hear of it
             answers = [error] * len(batch)
         for call, answer in zip(batch, answers, strict=True):
@@ -71,9 +93,3 @@ class BatchedScript:
                 call.answer.set_exception(answer)
             else:
                 call.answer.set_result(answer)
-
-    async def _execute(self, batch: Sequence[_Call]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for call in batch:
-                pipe.execute_command("EVALSHA", self._sha, call.key_count, *call.arguments)
-            return await pipe.execute(raise_on_error=False)

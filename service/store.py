@@ -377,19 +377,13 @@ class Store:
         )
         return Concluded(outcome.decode())
 
-    async def sessions(self) -> AsyncIterator[Session]:
+    def session_ids(self) -> AsyncIterator[str]:
         """All sessions, the latest changed first."""
-        async for session_id in self._newest(keys.SESSIONS):
-            session = await self.session(session_id)
-            if session:
-                yield session
+        return self._newest(keys.SESSIONS)
 
-    async def postings(self) -> AsyncIterator[Posting]:
+    def alert_ids(self) -> AsyncIterator[str]:
         """All alerts, the latest decided first."""
-        async for alert_id in self._newest(keys.ALERTS):
-            posting = await self.posting(alert_id)
-            if posting:
-                yield posting
+        return self._newest(keys.ALERTS)
 
     async def trim(self, *, now_ms: int) -> None:
         """Drop from the indexes what the retention has ended; open sessions stay listed."""
@@ -408,7 +402,7 @@ class Store:
         start = 0
         while page := await self._redis.zrevrange(index, start, start + _PAGE - 1):
             for id in page:
-                yield id.decode()
+                yield id.decode(errors="replace")
             start += _PAGE
 
 

@@ -92,19 +92,21 @@ class Webhook:
                 return self._done("unsupported_type", 415, {"error": "send JSON or a form"})
 
     async def _schedule(self, scheduling: Scheduling, received_ms: int) -> Response:
-        log = _log.bind(
-            session_id=scheduling.session_id, event_id=scheduling.key, kind=scheduling.event.kind
-        )
+        known = {
+            "session_id": scheduling.session_id,
+            "event_id": scheduling.key,
+            "kind": scheduling.event.kind,
+        }
         begun = time.perf_counter()
         try:
             async with asyncio.timeout(_STORE_SECONDS):
                 recorded = await self.store.record(scheduling, now_ms=received_ms)
         except (RedisError, OSError, TimeoutError) as error:
             self.metrics.redis_errors.inc()
-            log.warning("webhook not kept", error=type(error).__name__)
+            _log.warning("webhook not kept", error=type(error).__name__, **known)
             return self._done("unavailable", 503, {"error": "try again later"}, _RETRY_AFTER)
         self.metrics.record_seconds.observe(time.perf_counter() - begun)
-        log.info("webhook", outcome=recorded.value)
+        _log.info("webhook", outcome=recorded.value, **known)
         match recorded:
             case Recorded.SCHEDULED:
                 answer = {"status": "scheduled", "session_id": scheduling.session_id}

@@ -22,7 +22,6 @@ from workers.analysis import Unreadable, decode_analysis, encode_analysis
 
 _REDIS_SECONDS: Final = 5.0
 _CONNECTIONS: Final = 4
-_PAGE: Final = 100
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, zlib.error)
 
 
@@ -82,7 +81,7 @@ async def listed(
     """Up to `limit` sessions in `state`, the latest changed first; None for one not readable."""
     store = _store(redis)
     found = 0
-    async for session_id in _ids(redis):
+    async for session_id in store.session_ids():
         try:
             session = await store.session(session_id)
         except _UNREADABLE:
@@ -96,14 +95,6 @@ async def listed(
         found += 1
         if found >= limit:
             return
-
-
-async def _ids(redis: Redis) -> AsyncIterator[str]:
-    start = 0
-    while page := await redis.zrevrange(keys.SESSIONS, start, start + _PAGE - 1):
-        for raw in page:
-            yield raw.decode(errors="replace")
-        start += _PAGE
 
 
 def _store(redis: Redis) -> Store:

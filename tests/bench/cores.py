@@ -1,6 +1,7 @@
 """Which core does what: the measured process has one for itself, all that it talks to the other."""
 
 import os
+from pathlib import Path
 from typing import Final
 
 SERVER_CORE: Final = 0
@@ -12,5 +13,5 @@ def on_core(pid: int, core: int) -> None:
     if not hasattr(os, "sched_setaffinity"):
         print("this system cannot bind processes to cores: the figures are of all cores")
         return
-    for thread in os.listdir(f"/proc/{pid}/task"):
-        os.sched_setaffinity(int(thread), {core})
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {core})

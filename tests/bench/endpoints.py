@@ -1,7 +1,7 @@
 """What the webhook endpoint is measured against, on the same server, loop and settings.
 
-`bare` answers and does nothing else; `enqueue_job` calls arq's `enqueue_job` with the body, and neither
-verifies nor deduplicates. `python -m tests.bench.endpoints KIND PORT REDIS_URL`.
+`bare` answers and does nothing else; `enqueue_job` calls arq's `enqueue_job` with the body, and
+neither verifies nor deduplicates. `python -m tests.bench.endpoints KIND PORT REDIS_URL`.
 """
 
 import sys

@@ -24,7 +24,7 @@ SESSIONS: Final = 6000
 CONCURRENCY: Final = 400
 LATENCY_MS: Final = 200
 ENDED_SECONDS_AGO: Final = 600
-# The first age has passed for all, so that all are due at once. However late a first fetch is, there
+# The first age has passed for all, so all are due at once. However late a first fetch is, there
 # is an age two seconds after it, and the last one is never reached.
 AGES: Final = ",".join(map(str, [*range(600, 1200, 2), 90_000]))
 
@@ -103,10 +103,13 @@ async def _check(redis: Redis) -> None:
     """A session that ended in another way than by settling would flatter the figure."""
     store = Store(redis, retention_ms=86_400_000)
     count = 0
-    async for session in store.sessions():
+    async for session_id in store.session_ids():
+        session = await store.session(session_id)
+        if session is None:
+            raise SystemExit(f"{session_id} is gone")
         fetches = len(session.watch.fetches)
         settled = session.verdict is not None and session.verdict.settled
-        if session.state is not State.VERDICT or fetches != 2 or not settled:  # noqa: PLR2004
+        if session.state is not State.VERDICT or fetches != 2 or not settled:
             raise SystemExit(f"{session.id}: {session.state}, {fetches} fetches, {settled=}")
         count += 1
     if count != SESSIONS:

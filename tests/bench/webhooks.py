@@ -1,4 +1,4 @@
-"""Webhooks acknowledged per second on one core, beside the least and the usual that one could do."""
+"""Webhooks acknowledged per second on one core, beside the least and the usual one could do."""
 
 import json
 import os
@@ -69,8 +69,6 @@ def _server(kind: str, valkey: Valkey) -> tuple[Process, int]:
 
 
 def _answers(process: Process, port: int) -> bool:
-    import socket  # noqa: PLC0415 - only here
-
     if not process.is_running:
         raise process.failure("before it answered")
     try:
@@ -89,7 +87,7 @@ def _load(port: int) -> dict[str, Any]:
         capture_output=True,
         check=True,
         timeout=120,
-        preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CORE}),  # noqa: PLW1509
+        preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CORE}),
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found

@@ -1,11 +1,23 @@
 """What flow tests play on: real web and worker processes, a real Valkey, the simulated outside."""
 
 import asyncio
+import json
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast, overload
 
 import httpx
 import msgspec
@@ -18,9 +30,10 @@ from service.records import Session, Severity, State
 from service.store import Posting, Store
 from tests.world import envelopes, processes
 from tests.world.answers import Habits, Question, answer
+from tests.world.clock import iso_micros, later, utc
 from tests.world.faults import Request
 from tests.world.model import Call, Node
-from tests.world.processes import Server, wait_until_async
+from tests.world.processes import Process, Server, wait_until_async
 from tests.world.slack import Posted
 from tests.world.valkey import Valkey
 from tests.world.webhooks import Delivery, Sender
@@ -38,6 +51,7 @@ _WORKER: Final = {
     "TOLLWATCH_RECONCILE_MINUTES": "0",
 }
 _SHOWN_LINES: Final = 15
+_TOLLWATCH: Final = Path(sys.executable).with_name("tollwatch")
 
 
 @dataclass(slots=True)
@@ -84,6 +98,10 @@ class Stage:
 
     # --- Telnyx speaks ---
 
+    def past(self, kind: str, **options: Any) -> Call:
+        """A call whose cost is all there and whose last age has passed, at ages of seconds."""
+        return self.world.call(kind, end=later(now(self), -30), **options)
+
     async def post(self, event: Delivery, *, attempt: int = 1) -> httpx.Response:
         """One signed event, delivered once."""
         return await self.send(event.body(attempt), content_type=event.content_type)
@@ -111,12 +129,25 @@ class Stage:
 
     # --- what becomes of it ---
 
+    @overload
     async def until(
         self,
-        condition: Callable[[], T | Awaitable[T]],
+        condition: Callable[[], Coroutine[Any, Any, T]],
+        description: str,
+        timeout_seconds: float = ...,
+    ) -> T: ...
+
+    @overload
+    async def until(
+        self, condition: Callable[[], T], description: str, timeout_seconds: float = ...
+    ) -> T: ...
+
+    async def until(
+        self,
+        condition: Callable[[], Any],
         description: str,
         timeout_seconds: float = PATIENCE_SECONDS,
-    ) -> T:
+    ) -> Any:
         """`wait_until`, which shows the processes' last lines where it waits in vain."""
         try:
             return await wait_until_async(
@@ -153,6 +184,14 @@ class Stage:
         found = await self.until(look, f"{call.session_id} being held", 40)
         assert found
         return found
+
+    async def failures(self, call: Call) -> int:
+        """How many tries the call has used up."""
+        counted = await cast(
+            "Awaitable[bytes | None]",
+            self.redis.hget(keys.session_key(call.session_id), "failures"),
+        )
+        return int(counted or 0)
 
     async def hurry(self, call: Call) -> None:
         """Let the time pass for which the call would wait; nobody may be at work on it."""
@@ -205,6 +244,15 @@ class Stage:
             and (not event or line["event"] == event)
         ]
 
+    async def show(self, call: Call) -> dict[str, Any]:
+        """What `tollwatch show` says of the call."""
+        command: list[str | Path] = [_TOLLWATCH, "show", call.session_id, "--format", "json"]
+        process = Process("tollwatch", command, {"REDIS_URL": self.web.environ["REDIS_URL"]})
+        process.start()
+        assert await asyncio.to_thread(process.wait) == 0, process.last_lines
+        shown: dict[str, Any] = json.loads("\n".join(process.lines))
+        return shown
+
     async def metric(self, server: Server, name: str, **labels: str) -> float:
         """The value of one sample; 0 where there is none yet."""
         text = (await self.client.get(f"{server.admin_url}/metrics")).text
@@ -221,7 +269,8 @@ class Stage:
         return (self.web, *self.workers)
 
     async def _is_leased(self, call: Call) -> bool:
-        return bool(await self.redis.hexists(keys.session_key(call.session_id), "token"))  # type: ignore[misc]
+        token = self.redis.hget(keys.session_key(call.session_id), "token")
+        return await cast("Awaitable[bytes | None]", token) is not None
 
 
 @asynccontextmanager
@@ -275,6 +324,11 @@ async def running(*servers: Server) -> AsyncIterator[None]:
         await asyncio.gather(*(asyncio.to_thread(server.terminate) for server in servers))
 
 
+def now(stage: Stage) -> datetime:
+    """The outside's clock."""
+    return utc(stage.world.clock())
+
+
 def now_ms() -> int:
     """The clock as the product keeps time."""
     return int(time.time() * 1000)
@@ -283,6 +337,13 @@ def now_ms() -> int:
 def hangups(call: Call) -> list[Delivery]:
     """The events that say that each leg has ended."""
     return [envelopes.hangup(call, leg) for leg in call.legs]
+
+
+def later_by(event: Delivery, seconds: float) -> Delivery:
+    """The same event, as if it had occurred so much later."""
+    occurred = later(event.occurred_at, seconds)
+    data = {**event.data, "occurred_at": iso_micros(occurred)}
+    return replace(event, occurred_at=occurred, data=data)
 
 
 def severity_of(message: Posted) -> str:

@@ -21,7 +21,7 @@ _SEVERITY: Final = re.compile(r"\b(low|medium|high|critical)\b", re.IGNORECASE)
 class Stage(enum.StrEnum):
     """How far a call has come."""
 
-    RINGING = "on the phone"
+    RINGING = "hanging up"
     ENDED = "call ended"
     WAITING = "waiting for its cost"
     JUDGED = "judged"

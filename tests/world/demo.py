@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(_demonstrate(options, console))
     except ProcessFailed as failure:
-        console.print(str(failure), style="red1", markup=False)
+        console.print(str(failure), style="red1", markup=False, soft_wrap=True)
         return 1
 
 
@@ -287,7 +287,7 @@ def _conclude(faults: Sequence[str], console: Console, *, once: bool) -> int:
     if faults:
         console.print("\nNot as it must be:", style="bold red1")
         for fault in faults:
-            console.print(f"  ✗ {fault}", style="red1", markup=False)
+            console.print(f"  ✗ {fault}", style="red1", markup=False, soft_wrap=True)
         return 1
     if once:
         said = "Every call reached its end, and exactly the expected alerts were posted."

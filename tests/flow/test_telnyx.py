@@ -1,0 +1,299 @@
+"""What Telnyx may answer, and that none of it loses a call or ends it with half a cost.
+
+Faults are set for single sessions, so that the tests leave each other alone.
+"""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from functools import partial
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from service.records import State
+from tests.flow.stage import Outside, Stage, now, open_stage
+from tests.world.faults import Fault
+from tests.world.model import Call
+from tests.world.server import LoopbackServer
+
+pytestmark = pytest.mark.anyio
+
+_SESSION_ANALYSIS = "/v2/session_analysis"
+_SESSIONS = 6
+
+
+@pytest.fixture(scope="module")
+async def stage(outside: Outside) -> AsyncIterator[Stage]:
+    """Asks after 1 and 2 seconds."""
+    async with open_stage(outside, ages="1,2") as stage:
+        yield stage
+
+
+# --- the question ---------------------------------------------------------------------------------
+
+
+async def test_the_question_is_the_documented_one(stage: Stage) -> None:
+    """The whole tree with its records is asked for, on the call's day, in exactly these words."""
+    call = stage.past("ai_inbound")
+    await stage.hang_up(call)
+    request = await stage.first_asked(call)
+    assert request.method == "GET"
+    assert request.path == f"{_SESSION_ANALYSIS}/call-session/{call.session_id}"
+    assert list(request.query.items()) == [
+        ("include_children", "true"),
+        ("max_depth", "5"),
+        ("expand", "record"),
+        ("date_time", f"{call.start:%Y-%m-%d}"),
+    ]
+    assert request.headers["user-agent"].startswith("tollwatch/")
+
+
+async def test_a_session_id_cannot_change_the_question(stage: Stage) -> None:
+    """An id that looks like a path or a query is asked for as the one path segment that it is."""
+    id = "../metadata?max_depth=1#x"
+    call = replace(stage.past("sip_inbound"), session_id=id)
+    await stage.hang_up(call)
+    requests = await stage.until(
+        lambda: [r for r in stage.world.telnyx.requests if "max_depth=1" in r.path], "a question"
+    )
+    assert requests[0].path == f"{_SESSION_ANALYSIS}/call-session/{id}"
+    assert requests[0].query["max_depth"] == "5"
+
+
+@pytest.fixture(scope="module")
+async def elsewhere() -> AsyncIterator[list[str]]:
+    """Another host: its URL, and whatever it was asked."""
+    seen: list[str] = []
+
+    async def note(request: Request) -> JSONResponse:
+        seen.append(str(request.url))
+        return JSONResponse({})
+
+    async with LoopbackServer(Starlette(routes=[Route("/{path:path}", note)])) as server:
+        seen.append(f"http://localhost:{server.port}")
+        yield seen
+
+
+async def test_links_in_an_answer_are_not_followed(stage: Stage, elsewhere: list[str]) -> None:
+    """What an answer left out is asked of Telnyx' own URL, wherever the answer's links point."""
+    call = stage.past("cut")
+    answer = await stage.client.get(
+        f"{stage.world.telnyx_url}/session_analysis/call-session/{call.session_id}",
+        params={"max_depth": 5},
+        headers={"authorization": f"Bearer {stage.world.api_key}"},
+    )
+    host = elsewhere[0].encode()
+    body = answer.content.replace(b'"/v2/', b'"%b/v2/' % host)
+    assert body.count(host) > call.event_count / 2
+    stage.world.telnyx.faults.garbage(body, path=call.session_id, times=None)
+    await stage.hang_up(call)
+    verdict = (await stage.ended(call)).verdict
+    assert verdict
+    assert (verdict.total, verdict.event_count) == (call.total, call.event_count)
+    assert elsewhere[1:] == []
+
+
+async def test_a_redirect_is_not_followed(stage: Stage, elsewhere: list[str]) -> None:
+    """A redirect holds the session; the API key goes nowhere else."""
+    call = stage.past("sip_inbound")
+    stage.world.telnyx.faults.status(
+        302, path=call.session_id, headers={"location": f"{elsewhere[0]}/v2/stolen"}
+    )
+    await stage.hang_up(call)
+    await stage.held(call)
+    assert elsewhere[1:] == []
+
+
+# --- not yet, and never ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [404, 409])
+async def test_not_ready_is_asked_again_at_the_next_age(stage: Stage, status: int) -> None:
+    """A session that Telnyx does not have yet is asked for again, and judged once it has."""
+    call = stage.world.call("sip_inbound")
+    stage.world.telnyx.faults.status(status, path=call.session_id)
+    await stage.hang_up(call)
+    verdict = (await stage.ended(call)).verdict
+    assert verdict
+    assert verdict.total == call.total
+    assert [request.fault for request in stage.asked(call)] == ["status", None]
+
+
+async def test_a_cost_that_never_comes_is_unavailable(stage: Stage) -> None:
+    """A session without any cost until the last age is listed as unavailable, and not judged."""
+    call = stage.world.generator.make("sip_inbound", end=now(stage))
+    await stage.hang_up(call)
+    session = await stage.ended(call, State.UNAVAILABLE)
+    assert session.verdict is None
+    assert session.reason == "no cost came until the last age"
+    assert await stage.postings(call) == []
+    assert stage.log(call, "unavailable")
+
+
+async def test_a_call_over_midnight_is_found_under_its_other_day(stage: Stage) -> None:
+    """From the second age on a call is looked for under its end's day too, not only its start's."""
+    ended = now(stage)
+    since_midnight = ended - ended.replace(hour=0, minute=0, second=0, microsecond=0)
+    call = stage.world.call(
+        "sip_inbound",
+        end=ended,
+        talk_seconds=int(since_midnight.total_seconds()) + 60,
+        indexed_under="end",
+    )
+    await stage.hang_up(call)
+    verdict = (await stage.ended(call)).verdict
+    assert verdict
+    assert verdict.total == call.total
+    before, after = (f"{day:%Y-%m-%d}" for day in (call.start, call.end))
+    asked = [(request.query["date_time"], request.status) for request in stage.asked(call)]
+    assert asked == [(before, 404), (before, 404), (after, 200)]
+
+
+# --- trouble of ours ------------------------------------------------------------------------------
+
+
+async def test_a_question_that_is_wrong_uses_up_a_try(stage: Stage) -> None:
+    """What Telnyx calls a bad request is a failure of ours, and the fifth makes a dead letter."""
+    call = stage.past("sip_inbound")
+    body = json.dumps({"errors": [{"code": "10015", "message": "Bad Request"}]}).encode()
+    stage.world.telnyx.faults.status(400, path=call.session_id, body=body, times=None)
+    await stage.hang_up(call)
+    for _ in range(4):
+        await stage.until(partial(_has_failed_again, stage, call), "one more failure")
+        await stage.hurry(call)
+    session = await stage.ended(call, State.DEAD)
+    assert "Bad Request" in session.reason
+    assert len(stage.asked(call)) == 5
+
+
+def _has_failed_again(stage: Stage, call: Call) -> bool:
+    return 0 < len(stage.asked(call)) == len(stage.log(call, "attempt failed"))
+
+
+# --- trouble of the whole account -----------------------------------------------------------------
+
+
+async def test_a_rate_limit_is_waited_out(stage: Stage) -> None:
+    """After a 429 a session is asked for again in a later window, and nothing is lost."""
+    window_seconds = 1
+    calls = _past_calls(stage)
+    stage.world.telnyx.limit(2, window_seconds=window_seconds)
+    try:
+        await stage.hang_up(*calls)
+        await _all_judged(stage, calls)
+    finally:
+        stage.world.telnyx.limit(None)
+    refused = [(call, r) for call in calls for r in stage.asked(call) if r.status == 429]
+    assert refused
+    for call, request in refused:
+        again = next(r for r in stage.asked(call) if r.at > request.at)
+        assert again.at // window_seconds > request.at // window_seconds
+
+
+async def test_a_refused_key_holds_all_sessions(stage: Stage) -> None:
+    """While the key is refused (401) no try is used up; with the right key all get verdicts."""
+    calls = _past_calls(stage)
+    right, stage.world.telnyx.api_key = stage.world.telnyx.api_key, "KEY_of_another_account"
+    try:
+        await stage.hang_up(*calls)
+        await _all_held(stage, calls, because="refused (401)")
+    finally:
+        stage.world.telnyx.api_key = right
+    await _drained(stage, calls)
+
+
+async def test_a_disabled_account_holds_all_sessions(stage: Stage) -> None:
+    """While the account has no funds (403) no try is used up; afterwards all get verdicts."""
+    calls = _past_calls(stage)
+    stage.world.telnyx.disabled = True
+    try:
+        await stage.hang_up(*calls)
+        await _all_held(stage, calls, because="refused (403)")
+    finally:
+        stage.world.telnyx.disabled = False
+    await _drained(stage, calls)
+
+
+async def test_an_outage_holds_all_sessions(stage: Stage) -> None:
+    """While every connection to Telnyx breaks no try is used up; afterwards all get verdicts."""
+    calls = _past_calls(stage)
+    fault = stage.world.telnyx.faults.reset(times=None)
+    try:
+        await stage.hang_up(*calls)
+        await _all_held(stage, calls)
+    finally:
+        fault.times = 0
+    await _drained(stage, calls)
+
+
+# --- trouble --------------------------------------------------------------------------------------
+
+_TROUBLE: dict[str, Callable[[], Fault]] = {
+    "status 408": lambda: Fault("status", status=408),
+    "status 500": lambda: Fault("status", status=500),
+    "status 503": lambda: Fault("status", status=503),
+    "a proxy's page": lambda: Fault("html", status=502, body=b"<h1>Bad Gateway</h1>"),
+    "a page that says 200": lambda: Fault("html", status=200, body=b"<h1>Hello</h1>"),
+    "garbage": lambda: Fault("garbage", body=b"\x00\xff{not json"),
+    "JSON of something else": lambda: Fault("garbage", body=b'{"data": []}'),
+    "a reset": lambda: Fault("reset"),
+    "a truncated body": lambda: Fault("truncate"),
+    "an endless body": lambda: Fault("oversize", megabytes=16),
+    "an answer that stops halfway": lambda: Fault("stall", seconds=3600),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def troubled(stage: Stage) -> dict[str, tuple[Call, Fault]]:
+    """One session for each trouble, all of them asked for from the module's start on."""
+    sessions = {}
+    for name, make in _TROUBLE.items():
+        call = stage.past("sip_inbound")
+        fault = replace(make(), path=call.session_id, times=None)
+        stage.world.telnyx.faults.add(fault)
+        sessions[name] = (call, fault)
+        await stage.hang_up(call)
+    return sessions
+
+
+@pytest.mark.parametrize("trouble", _TROUBLE)
+async def test_no_answer_ends_nothing(
+    stage: Stage, troubled: dict[str, tuple[Call, Fault]], trouble: str
+) -> None:
+    """While there is no answer the session is held without using up a try or an age.
+
+    Even the last age has passed here. Once Telnyx answers, the session gets its verdict.
+    """
+    call, fault = troubled[trouble]
+    await _all_held(stage, [call])
+    fault.times = 0
+    await _drained(stage, [call])
+
+
+async def _all_held(stage: Stage, calls: list[Call], *, because: str = "") -> None:
+    for call in calls:
+        session = await stage.held(call)
+        assert (session.state, session.watch.fetches) == (State.OPEN, ())
+        assert because in session.reason
+        assert await stage.failures(call) == 0
+
+
+async def _drained(stage: Stage, calls: list[Call]) -> None:
+    for call in calls:
+        await stage.hurry(call)
+    await _all_judged(stage, calls)
+
+
+async def _all_judged(stage: Stage, calls: list[Call]) -> None:
+    for call in calls:
+        verdict = (await stage.ended(call)).verdict
+        assert verdict
+        assert verdict.total == call.total
+
+
+def _past_calls(stage: Stage) -> list[Call]:
+    return [stage.past("sip_inbound") for _ in range(_SESSIONS)]
