@@ -105,7 +105,7 @@ class TestBoard:
             **about,
         }
         assert board.read_worker(verdict) is row
-        assert not board.is_done
+        assert len(board.faults()) == 1
         text = f"HIGH: a call cost too much (session {row.call.session_id})"
         assert board.read_alert({"text": text}) is row
         assert board.is_done

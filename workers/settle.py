@@ -5,6 +5,7 @@ partial. A cost counts as settled when two planned fetches in a row, at least on
 interval apart, agree in event count and total, and what this call must have is there.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -57,7 +58,7 @@ class Schedule:
 
     def reached(self, age_ms: int) -> int:
         """How many of the ages have passed."""
-        return sum(age <= age_ms for age in self.ages_ms)
+        return bisect_right(self.ages_ms, age_ms)
 
     def next_due_ms(self, watch: Watch) -> int:
         """When the next planned fetch is due.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from service.money import ZERO, money, plain
 from workers.analysis import Analysis, Node, Record
-from workers.products import CALL_SESSION, RECORD_TYPES, normalise
+from workers.products import RECORD_TYPES, normalise
 
 _LONGEST_NAME: Final = 100
 _NO_RECORD: Final = Record()
@@ -224,19 +224,20 @@ def _event(
 
 
 def _product(node: Node, record: Record) -> str:
+    names = (record.record_type, node.product, node.event_name)
+    stated = [name for name in names if isinstance(name, str) and name]
+    for name in stated:
+        known = normalise(name)
+        if known in RECORD_TYPES:
+            return known
     link = text(node.links.self) if node.links else None
-    from_link = _link_type(link) if link else None
-    if from_link == CALL_SESSION:
-        return CALL_SESSION
-    names = [text(record.record_type), text(node.product), text(node.event_name), from_link]
-    known = (normalise(name) for name in names if name)
-    fallback = next((name for name in names if name), "unknown")
-    return next((name for name in known if name in RECORD_TYPES), fallback)
+    return (link and _link_type(link)) or (text(stated[0]) if stated else None) or "unknown"
 
 
 def _link_type(link: str) -> str | None:
-    _, found, rest = link.partition("/session_analysis/")
-    return normalise(rest.partition("/")[0]) if found else None
+    _, _, rest = link.partition("/session_analysis/")
+    known = normalise(rest.partition("/")[0])
+    return known if known in RECORD_TYPES else None
 
 
 def _add_up(events: Sequence[Event]) -> tuple[Decimal, ...]:

@@ -162,16 +162,16 @@ async def test_a_question_that_is_wrong_uses_up_a_try(stage: Stage) -> None:
     body = json.dumps({"errors": [{"code": "10015", "message": "Bad Request"}]}).encode()
     stage.world.telnyx.faults.status(400, path=call.session_id, body=body, times=None)
     await stage.hang_up(call)
-    for _ in range(4):
-        await stage.until(partial(_has_failed_again, stage, call), "one more failure")
+    for failures in range(1, 5):
+        await stage.until(partial(_has_failed, stage, call, failures), f"failure {failures}")
         await stage.hurry(call)
     session = await stage.ended(call, State.DEAD)
     assert "Bad Request" in session.reason
     assert len(stage.asked(call)) == 5
 
 
-def _has_failed_again(stage: Stage, call: Call) -> bool:
-    return 0 < len(stage.asked(call)) == len(stage.log(call, "attempt failed"))
+def _has_failed(stage: Stage, call: Call, times: int) -> bool:
+    return len(stage.log(call, "attempt failed")) == times
 
 
 # --- trouble of the whole account -----------------------------------------------------------------
