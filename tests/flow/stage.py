@@ -163,14 +163,20 @@ class Stage:
         assert found, f"nothing is known of {call.session_id}"
         return found
 
-    async def ended(self, call: Call, state: State = State.VERDICT) -> Session:
+    async def ended(
+        self,
+        call: Call,
+        state: State = State.VERDICT,
+        timeout_seconds: float = PATIENCE_SECONDS,
+    ) -> Session:
         """What is stored of the call once it has come to its end."""
 
         async def look() -> Session | None:
             found = await self.store.session(call.session_id)
             return found if found and found.state is state else None
 
-        found = await self.until(look, f"the state {state} of {call.kind} {call.session_id}")
+        wanted = f"the state {state} of {call.kind} {call.session_id}"
+        found = await self.until(look, wanted, timeout_seconds)
         assert found
         return found
 
@@ -179,19 +185,24 @@ class Stage:
 
         async def look() -> Session | None:
             found = await self.store.session(call.session_id)
-            return found if found and found.watch.held and not await self._is_leased(call) else None
+            return found if found and found.watch.held and not await self.token(call) else None
 
         found = await self.until(look, f"{call.session_id} being held", 40)
         assert found
         return found
 
+    async def token(self, call: Call) -> str:
+        """The token of who works on the call, or nothing."""
+        return await self._field(call, "token")
+
     async def failures(self, call: Call) -> int:
         """How many tries the call has used up."""
-        counted = await cast(
-            "Awaitable[bytes | None]",
-            self.redis.hget(keys.session_key(call.session_id), "failures"),
-        )
-        return int(counted or 0)
+        return int(await self._field(call, "failures") or 0)
+
+    async def _field(self, call: Call, name: str) -> str:
+        # redis-py types one method for its blocking and its asyncio client at once.
+        found = self.redis.hget(keys.session_key(call.session_id), name)
+        return (await cast("Awaitable[bytes | None]", found) or b"").decode()
 
     async def hurry(self, call: Call) -> None:
         """Let the time pass for which the call would wait; nobody may be at work on it."""
@@ -267,10 +278,6 @@ class Stage:
     @property
     def _servers(self) -> tuple[Server, ...]:
         return (self.web, *self.workers)
-
-    async def _is_leased(self, call: Call) -> bool:
-        token = self.redis.hget(keys.session_key(call.session_id), "token")
-        return await cast("Awaitable[bytes | None]", token) is not None
 
 
 @asynccontextmanager

@@ -4,29 +4,31 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-import httpx
 import pytest
 
-from service.records import State
-from tests.flow.stage import Outside, Stage, hangups, now, open_stage
+from service.records import Delivery, State
+from tests.flow.stage import Outside, Stage, hangups, open_outside, open_stage
 from tests.world import processes
 from tests.world.model import Call
-from tests.world.processes import Server, free_port
+from tests.world.processes import Process, Server
+from tests.world.world import World
 
 pytestmark = pytest.mark.anyio
 
 
 # --- how they start -------------------------------------------------------------------------------
 
+_NO_REDIS = "redis://127.0.0.1:1/0"
 _SECRET = "a-secret-that-must-not-be-repeated"
 _BAD_FOR_BOTH = {
     "REDIS_URL": f"http://user:{_SECRET}@localhost",
     "TOLLWATCH_LOG_LEVEL": "loud",
     "TOLLWATCH_RETENTION_DAYS": "0",
-    "TOLLWATCH_GRACE_SECONDS": "",
 }
 _BAD_FOR_WEB = {
     "TELNYX_PUBLIC_KEY": _SECRET,
@@ -57,12 +59,12 @@ def taken_ports() -> Iterator[dict[str, str]]:
 
 
 def _web(**settings: str) -> Server:
-    return processes.web(redis_url="redis://127.0.0.1:1/0", public_key="", settings=settings)
+    return processes.web(redis_url=_NO_REDIS, public_key=World().public_key, settings=settings)
 
 
 def _worker(**settings: str) -> Server:
     return processes.worker(
-        redis_url="redis://127.0.0.1:1/0", api_url="", api_key="KEY", settings=settings
+        redis_url=_NO_REDIS, api_url="http://localhost/v2", api_key="KEY", settings=settings
     )
 
 
@@ -70,16 +72,13 @@ def _worker(**settings: str) -> Server:
     ("make", "bad"), [(_web, _BAD_FOR_WEB), (_worker, _BAD_FOR_WORKER)], ids=["web", "worker"]
 )
 async def test_bad_settings_are_all_named_before_a_port_opens(
-    make: Callable[..., Server], bad: Mapping[str, str], taken_ports: dict[str, str]
+    make: Callable[..., Server], bad: dict[str, str], taken_ports: dict[str, str]
 ) -> None:
-    """A process with bad settings says each on a line of its own, repeats none, and exits with 2."""
-    settings = _BAD_FOR_BOTH | bad
-    process = make(**settings, **taken_ports)
-    process.start()
-    assert await asyncio.to_thread(process.wait) == 2
-    wrong = {name for name in settings if name != "TOLLWATCH_GRACE_SECONDS"}
-    assert [line.partition(":")[0] for line in process.lines].sort() == sorted(wrong).sort()
-    assert {line.partition(":")[0] for line in process.lines} == wrong
+    """Each bad setting is named on a line of its own, no value is repeated, and the exit is 2."""
+    wrong = {**_BAD_FOR_BOTH, **bad}
+    process = make(**wrong, TOLLWATCH_GRACE_SECONDS="", **taken_ports)
+    assert await _exit_code(process) == 2
+    assert sorted(line.partition(":")[0] for line in process.lines) == sorted(wrong)
     assert _SECRET not in "\n".join(process.lines)
 
 
@@ -87,11 +86,269 @@ async def test_a_bad_policy_is_refused_with_its_lines(
     tmp_path: Path, taken_ports: dict[str, str]
 ) -> None:
     """A worker with a bad policy says each fault with file and line, and exits with 2."""
-    policy = tmp_path / "policy.yaml"
+    policy = _bad_policy(tmp_path)
+    process = _worker(TOLLWATCH_POLICY=str(policy), **taken_ports)
+    assert await _exit_code(process) == 2
+    named = [line[: len(f"TOLLWATCH_POLICY: {policy}:1")] for line in process.lines]
+    assert named == [f"TOLLWATCH_POLICY: {policy}:{number}" for number in (1, 2, 3)]
+
+
+async def test_bad_settings_and_a_bad_policy_are_named_at_once(
+    tmp_path: Path, taken_ports: dict[str, str]
+) -> None:
+    """Who has bad settings and a bad policy hears of both at the first start."""
+    policy = _bad_policy(tmp_path)
+    process = _worker(TOLLWATCH_POLICY=str(policy), TOLLWATCH_LOG_LEVEL="loud", **taken_ports)
+    assert await _exit_code(process) == 2
+    named = {line.partition(":")[0] for line in process.lines}
+    assert named == {"TOLLWATCH_LOG_LEVEL", "TOLLWATCH_POLICY"}
+
+
+@pytest.mark.parametrize("make", [_web, _worker], ids=["web", "worker"])
+async def test_a_port_in_use_is_one_line(
+    make: Callable[..., Server], taken_ports: dict[str, str]
+) -> None:
+    """A process whose port is taken says which, in one line, and exits with 2."""
+    process = make(**taken_ports)
+    assert await _exit_code(process) == 2
+    (line,) = process.lines
+    assert line.startswith("cannot listen on 127.0.0.1 port ")
+
+
+async def test_neither_process_reads_the_others_secrets(outside: Outside) -> None:
+    """Junk in what only the other process needs keeps neither from starting."""
+    for_worker = dict.fromkeys(_BAD_FOR_WEB, "junk")
+    for_web = {"TELNYX_API_KEY_FILE": "/nowhere", "SLACK_WEBHOOK_URL": "junk"}
+    async with open_stage(outside, ages="1", database=1, web=for_web, worker=for_worker) as stage:
+        assert [await stage.ready(server) for server in (stage.web, stage.worker)] == [
+            (200, '{"status":"ready"}')
+        ] * 2
+
+
+def _bad_policy(directory: Path) -> Path:
+    policy = directory / "policy.yaml"
     policy.write_text("currency: dollars\nmax_session_cost: -1\nseverity: {lwo: 1}\n")
-    process = _worker(TOLLWATCH_POLICY=str(policy), TELNYX_API_URL="http://x", **taken_ports)
-    process.start()
-    assert await asyncio.to_thread(process.wait) == 2
-    assert [line[: len(f"TOLLWATCH_POLICY: {policy}:1")] for line in process.lines] == [
-        f"TOLLWATCH_POLICY: {policy}:{number}" for number in (1, 2, 3)
+    return policy
+
+
+async def _exit_code(process: Process) -> int:
+    if not process.is_running:
+        process.start()
+    return await asyncio.to_thread(process.wait)
+
+
+# --- how they are ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+async def shaken() -> AsyncIterator[Stage]:
+    """A stage with a Valkey of its own, to which things may be done."""
+    async with open_outside() as outside, open_stage(outside, ages="1,2") as stage:
+        yield stage
+
+
+async def test_each_process_has_an_admin_port(shaken: Stage) -> None:
+    """Web and worker say that they are alive, that they are ready, and what they have counted."""
+    for server in (shaken.web, shaken.worker):
+        pages = {
+            page: await shaken.client.get(f"{server.admin_url}/{page}")
+            for page in ("livez", "readyz", "metrics")
+        }
+        assert {answer.status_code for answer in pages.values()} == {200}
+        samples = [line for line in pages["metrics"].text.splitlines() if line[0] != "#"]
+        assert samples
+        assert all(line.startswith(("tollwatch_", "process_")) for line in samples)
+
+
+async def test_readiness_follows_redis(shaken: Stage) -> None:
+    """While Redis is away both processes live and are not ready; when it is back they are again."""
+    servers = (shaken.web, shaken.worker)
+    shaken.valkey.stop()
+    try:
+        unready = [await shaken.ready(server) for server in servers]
+        alive = [await shaken.client.get(f"{server.admin_url}/livez") for server in servers]
+    finally:
+        shaken.valkey.start()
+    assert [status for status, _ in unready] == [503, 503]
+    assert all('"problem":"Redis: ' in body for _, body in unready)
+    assert [answer.status_code for answer in alive] == [200, 200]
+    for server in servers:
+        await shaken.until(partial(_is_ready, shaken, server), f"readiness of the {server.name}")
+
+
+async def test_a_worker_goes_on_when_redis_has_restarted(shaken: Stage) -> None:
+    """A session that waits, and one that is worked on, while Redis restarts get their verdicts."""
+    waiting, in_work = shaken.world.call("sip_inbound"), shaken.past("sip_inbound")
+    slow = shaken.world.telnyx.faults.delay(1, path=in_work.session_id)
+    await shaken.hang_up(waiting, in_work)
+    await shaken.until(lambda: slow.taken, "an attempt")
+    shaken.valkey.restart()
+    for call in (waiting, in_work):
+        verdict = (await shaken.ended(call)).verdict
+        assert verdict
+        assert verdict.total == call.total
+    assert shaken.worker.is_running
+
+
+async def _is_ready(stage: Stage, server: Server) -> bool:
+    status, _ = await stage.ready(server)
+    return status == 200
+
+
+# --- how they stop --------------------------------------------------------------------------------
+
+
+async def test_readiness_fails_before_the_port_closes(outside: Outside) -> None:
+    """After SIGTERM webhooks are still taken for a while, though the process is not ready any more.
+
+    A second SIGTERM ends the wait, and the exit code is 0.
+    """
+    drain = {"TOLLWATCH_DRAIN_SECONDS": "30"}
+    async with open_stage(outside, ages="1", database=2, workers=0, web=drain) as stage:
+        stage.web.send_signal(signal.SIGTERM)
+        await stage.until(partial(_is_stopping, stage), "failing readiness")
+        (event,) = hangups(stage.past("sip_inbound"))
+        assert (await stage.post(event)).status_code == 202
+        stage.web.send_signal(signal.SIGTERM)
+        assert await _exit_code(stage.web) == 0
+
+
+async def test_a_webhook_in_flight_is_answered_at_the_end(outside: Outside) -> None:
+    """A webhook whose body is still coming when SIGTERM does is taken; then the exit code is 0."""
+    async with open_stage(outside, ages="1", database=3, workers=0) as stage:
+        call = stage.past("sip_inbound")
+        reader, writer = await _half_a_webhook(stage, call)
+        stage.web.send_signal(signal.SIGTERM)
+        await stage.until(lambda: stage.log(event="stopping"), "the end's beginning")
+        writer.write(b" ")
+        assert (await reader.readline()).split()[1] == b"202"
+        writer.close()
+        assert await _exit_code(stage.web) == 0
+        assert len((await stage.session(call)).events) == 1
+
+
+async def test_an_attempt_in_flight_is_finished_at_the_end(outside: Outside) -> None:
+    """A worker that is told to stop while Telnyx answers still concludes; its exit code is 0."""
+    async with open_stage(outside, ages="1", database=4) as stage:
+        call = stage.past("sip_inbound")
+        slow = stage.world.telnyx.faults.delay(1, path=call.session_id)
+        await stage.hang_up(call)
+        await stage.until(lambda: slow.taken, "an attempt")
+        stage.worker.send_signal(signal.SIGTERM)
+        assert await _exit_code(stage.worker) == 0
+        assert (await stage.session(call)).state is State.VERDICT
+
+
+async def test_a_post_in_flight_is_finished_at_the_end(outside: Outside) -> None:
+    """A worker that is told to stop while Slack answers still remembers that it has told."""
+    async with open_stage(outside, ages="1", database=8) as stage:
+        call = stage.past("dear_destination")
+        slow = stage.world.slack.faults.delay(1)
+        await stage.hang_up(call)
+        await stage.until(lambda: slow.taken, "a post")
+        stage.worker.send_signal(signal.SIGTERM)
+        assert await _exit_code(stage.worker) == 0
+        assert [posting.delivery for posting in await stage.postings(call)] == [Delivery.POSTED]
+
+
+async def test_an_attempt_that_outlasts_the_grace_is_handed_on(outside: Outside) -> None:
+    """What a stopping worker cannot finish it gives back: another begins at once, on no lease."""
+    grace = {"TOLLWATCH_GRACE_SECONDS": "1"}
+    async with open_stage(outside, ages="1", database=5, workers=2, worker=grace) as stage:
+        call = stage.past("sip_inbound")
+        holder, other = await _stuck(stage, call)
+        holder.send_signal(signal.SIGTERM)
+        assert await _exit_code(holder) == 0
+        await stage.ended(call)
+        assert await stage.metric(other, "tollwatch_takeovers_total") == 0
+
+
+async def _is_stopping(stage: Stage) -> bool:
+    return await stage.ready(stage.web) == (
+        503,
+        '{"status":"not ready","problem":"shutting down"}',
+    )
+
+
+async def _half_a_webhook(
+    stage: Stage, call: Call
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which all but the last byte of a webhook has been sent, and been received."""
+    body = hangups(call)[0].body() + b" "
+    lines = [
+        "POST /webhooks/telnyx HTTP/1.1",
+        "host: x",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        "expect: 100-continue",
+        *(f"{k}: {v}" for k, v in stage.world.signer.headers(body, at=time.time()).items()),
     ]
+    host, _, port = stage.web.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    # That it asks for the body shows that the request has begun.
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+    writer.write(body[:-1])
+    return reader, writer
+
+
+async def _stuck(stage: Stage, call: Call) -> tuple[Server, Server]:
+    """Let one of two workers be stuck at the call; that worker, and the other one."""
+    hanging = stage.world.telnyx.faults.stall(path=call.session_id)
+    await stage.hang_up(call)
+    await stage.until(lambda: hanging.taken, "an attempt")
+    token = await stage.token(call)
+    first, second = stage.workers
+    ids = [line["worker_id"] for line in first.events if line["event"] == "started"]
+    return (first, second) if token.startswith(ids[0]) else (second, first)
+
+
+# --- several workers ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def orphaned(outside: Outside) -> AsyncIterator[tuple[Stage, Call, Server]]:
+    """A call whose worker was killed in mid-attempt, and the worker that is left.
+
+    Its lease has to end first, which the other tests of this module need not wait for.
+    """
+    async with open_stage(outside, ages="1", database=6, workers=2) as stage:
+        call = stage.past("dear_destination")
+        holder, survivor = await _stuck(stage, call)
+        holder.kill()
+        yield stage, call, survivor
+
+
+async def test_two_workers_never_work_on_one_session_at_once(outside: Outside) -> None:
+    """Two workers share what is due: both judge some, and Telnyx is never asked twice at once."""
+    least_seconds = 0.2
+    few = {"TOLLWATCH_WORKER_CONCURRENCY": "5"}
+    async with open_stage(outside, ages="1,2", database=7, workers=2, worker=few) as stage:
+        stage.world.telnyx.latency_seconds = least_seconds
+        try:
+            calls = [stage.world.call("sip_inbound") for _ in range(30)]
+            await stage.hang_up(*calls)
+            for call in calls:
+                await stage.ended(call)
+        finally:
+            stage.world.telnyx.latency_seconds = 0
+        for call in calls:
+            asked = [request.at for request in stage.asked(call)]
+            assert len(asked) == 2
+            assert asked[1] - asked[0] >= least_seconds
+        judged = [sum(e["event"] == "verdict" for e in w.events) for w in stage.workers]
+        assert all(judged)
+        assert sum(judged) == len(calls)
+
+
+async def test_a_killed_workers_session_is_taken_up(
+    orphaned: tuple[Stage, Call, Server],
+) -> None:
+    """When a worker dies at work, its lease ends and another one judges the call and tells once."""
+    stage, call, survivor = orphaned
+    verdict = (await stage.ended(call, timeout_seconds=30)).verdict
+    assert verdict
+    assert verdict.total == call.total
+    assert len(await stage.told(call)) == 1
+    assert len(stage.log(call, "verdict")) == 1
+    assert await stage.metric(survivor, "tollwatch_takeovers_total") == 1

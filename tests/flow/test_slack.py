@@ -144,13 +144,15 @@ async def test_nothing_from_outside_can_page_people(stage: Stage) -> None:
 
 def _hostile(call: Call) -> Call:
     """The same call, with markup wherever Telnyx or its customer chooses a word."""
-    hostile = {"connection_id": _HOSTILE, "from_": _HOSTILE, "to": _HOSTILE}
     return replace(
         call,
         session_id=_HOSTILE.replace(" ", "_"),
         connection_id=_HOSTILE,
         assistant_id=_HOSTILE,
-        legs=tuple(replace(leg, hangup_cause=_HOSTILE, **hostile) for leg in call.legs),
+        legs=tuple(
+            replace(leg, connection_id=_HOSTILE, from_=_HOSTILE, to=_HOSTILE, hangup_cause=_HOSTILE)
+            for leg in call.legs
+        ),
         root=_hostile_node(call.root),
     )
 

@@ -267,8 +267,9 @@ async def _once(demo: Demo, board: Board, stop: asyncio.Event) -> list[str]:
     await demo.watch(until=is_over)
     quiet_until = time.monotonic() + _QUIET_SECONDS
     await demo.watch(until=lambda: stop.is_set() or time.monotonic() > quiet_until)
-    interrupted = ["it was interrupted"] if stop.is_set() else []
-    return [*interrupted, *board.faults(), *demo.undelivered()]
+    if stop.is_set():
+        return ["it was interrupted before its end"]
+    return [*board.faults(), *demo.undelivered()]
 
 
 async def _endless(demo: Demo, stop: asyncio.Event, rng: Random) -> list[str]:
