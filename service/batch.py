@@ -73,8 +73,11 @@ class BatchedScript:
 
     async def _send_all(self) -> None:
         while self._waiting:
-            batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
-            await self._send(batch)
+            # Not those whose callers have stopped waiting: Redis was slow enough without them.
+            waiting = [call for call in self._waiting if not call.answer.done()]
+            batch, self._waiting = waiting[:_MOST], waiting[_MOST:]
+            if batch:
+                await self._send(batch)
 
     async def _send(self, batch: Sequence[_Call]) -> None:
         first = batch[0]

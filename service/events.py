@@ -34,6 +34,7 @@ _JSON: Final = "application/json"
 _MOST_FORM_FIELDS: Final = 500
 _LONGEST_TEXT: Final = 200
 _MOST_PARTS: Final = 50
+_LONGEST_CALL: Final = 30 * 86_400
 _SESSION_ID: Final = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
 _EVENT_TYPE: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}", re.ASCII)
 _FRACTION: Final = re.compile(r"(\.\d{1,6})\d*")
@@ -161,6 +162,7 @@ class _Reader:
             cause=_text(payload.get("hangup_cause") or payload.get("reason")),
             model=_text(payload.get("llm_model")),
             reported=reported,
+            duration_seconds=_seconds(payload.get("duration_sec")),
         )
         return Scheduling(session_id, self.key(kind, identity), event, pulls=reported is not None)
 
@@ -199,6 +201,7 @@ class _Reader:
             to_number=self.party(fields.get("To")),
             direction=_direction(fields.get("Direction")),
             cause=_text(fields.get("HangupCause")),
+            duration_seconds=_seconds(fields.get("CallDuration")),
         )
 
     def key(self, kind: str, identity: str | None) -> str:
@@ -271,6 +274,11 @@ def _event_type(value: Any) -> str | None:
 
 def _session_id(value: Any) -> str | None:
     return value if isinstance(value, str) and _SESSION_ID.fullmatch(value) else None
+
+
+def _seconds(value: Any) -> int | None:
+    amount = money(value)
+    return int(amount) if amount is not None and 0 < amount <= _LONGEST_CALL else None
 
 
 def _direction(value: Any) -> str | None:

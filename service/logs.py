@@ -53,7 +53,11 @@ def get_logger() -> structlog.typing.FilteringBoundLogger:
 
 def _renderer(log_format: str) -> list[Processor]:
     if log_format == "console":
-        return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+        # Its own tracebacks show the variables of every frame, whole numbers among them.
+        plain = structlog.dev.plain_traceback
+        return [
+            structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty(), exception_formatter=plain)
+        ]
     return [structlog.processors.format_exc_info, _as_json]
 
 

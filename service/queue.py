@@ -55,7 +55,7 @@ for i = 1, #found, 2 do
   else
     local before = redis.call('HGET', key, 'token')
     local mine = token .. '.' .. i
-    redis.call('HSET', key, 'token', mine)
+    redis.call('HSET', key, 'token', mine, 'claimed', redis.call('HGET', key, 'rev') or '')
     redis.call('ZADD', due, lease_end, id)
     claimed[#claimed + 1] = {id, mine, found[i + 1], before and 1 or 0}
   end
@@ -67,11 +67,11 @@ return claimed
 _EXTEND: Final = (
     _CLOCK
     + """
-local kept, until_ms = 0, string.format('%.0f', clock('') + ARGV[1])
+local kept, until_ms = {}, string.format('%.0f', clock('') + ARGV[1])
 for i = 3, #ARGV, 2 do
   if redis.call('HGET', ARGV[2] .. ARGV[i], 'token') == ARGV[i + 1] then
     redis.call('ZADD', KEYS[1], 'XX', until_ms, ARGV[i])
-    kept = kept + 1
+    kept[#kept + 1] = ARGV[i]
   end
 end
 return kept
@@ -142,9 +142,10 @@ class Line:
             for id, mine, score, before in found
         ]
 
-    async def extend(self, held: Mapping[str, str], *, lease_ms: int) -> int:
-        """Hold on to the ids (id → token) for `lease_ms` from now; how many were still ours."""
-        return int(await self._for_each(self._extend, held, lease_ms)) if held else 0
+    async def extend(self, held: Mapping[str, str], *, lease_ms: int) -> frozenset[str]:
+        """Hold on to the ids (id → token) for `lease_ms` from now; which of them are still ours."""
+        kept = await self._for_each(self._extend, held, lease_ms) if held else ()
+        return frozenset(id.decode() for id in kept)
 
     async def release(self, held: Mapping[str, str], *, after_ms: int = 0) -> int:
         """Give the ids back unfinished: they are due `after_ms` from now, for anybody."""

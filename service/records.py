@@ -1,9 +1,9 @@
 """What the two processes keep in Redis, and how it is read back by older and newer versions.
 
 Every record carries a schema version `v`. Changes only ever add fields with a default: an older
-process ignores what it does not know, a newer one finds the default. Records are written whole and
-never rewritten by somebody who read only part of them, so nothing that a newer version wrote is
-lost in a rollback.
+process ignores what it does not know, a newer one finds the default. Events and alerts are written
+once; a session's hash is changed field by field, so what a newer version added to it survives an
+older one. Only the watch and the verdict are replaced whole, by whoever looked at the session last.
 """
 
 import enum
@@ -84,6 +84,8 @@ class Event(msgspec.Struct, omit_defaults=True, frozen=True):
     cause: str | None = None
     model: str | None = None
     reported: Reported | None = None
+    duration_seconds: int | None = None
+    """What the event itself says of the duration, where it says anything."""
 
 
 class Fetch(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -152,6 +154,8 @@ class Call(msgspec.Struct, omit_defaults=True, frozen=True):
     from_number: str | None = None
     to_number: str | None = None
     legs: int = 0
+    duration_seconds: int = 0
+    """The longest duration that webhooks state; 0 where none does."""
 
 
 class Verdict(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -251,6 +255,7 @@ def _call(session_id: str, end_ms: int, events: Iterable[Event]) -> Call:
         from_number=first("from_number"),
         to_number=first("to_number"),
         legs=len({e.leg_id for e in in_order if e.leg_id}),
+        duration_seconds=max((e.duration_seconds or 0 for e in in_order), default=0),
     )
 
 

@@ -106,7 +106,7 @@ if not open then
   set('state', 'open')
   if s.state then
     redis.call('PERSIST', key)
-    redis.call('HDEL', key, 'watch', 'reason', 'failures')
+    redis.call('HDEL', key, 'reason', 'failures')
   else
     set('at', ARGV[4])
     set('v', version)
@@ -114,8 +114,9 @@ if not open then
 end
 redis.call('HSET', key, unpack(change))
 redis.call('ZADD', index, now, id)
-if not s.token then
-  place(s, id, ended, due, now, not open or effective(s) ~= before)
+local restart = not open or effective(s) ~= before
+if not s.token and (restart or pulls == '1') then
+  place(s, id, ended, due, now, restart)
 end
 if open then return 'merged' end
 return 'scheduled'
@@ -169,14 +170,20 @@ return 'concluded'
 # Needs nothing of the record but its token, so that a record which cannot be read can fail too.
 _FAIL: Final = """
 local key, due, index = KEYS[1], KEYS[2], KEYS[3]
-local id, token, now, next_due, most, ttl, reason = unpack(ARGV)
+local id, token, now, wait, most, ttl, reason = unpack(ARGV)
 if redis.call('HGET', key, 'token') ~= token then return -1 end
+if redis.call('HGET', key, 'rev') ~= redis.call('HGET', key, 'claimed') then
+  -- News came meanwhile: it must not die with what was tried before it.
+  redis.call('HDEL', key, 'token', 'failures')
+  redis.call('ZADD', due, now, id)
+  return 0
+end
 local failures = redis.call('HINCRBY', key, 'failures', 1)
 redis.call('HDEL', key, 'token')
 redis.call('HSET', key, 'reason', reason)
 redis.call('ZADD', index, now, id)
 if failures < tonumber(most) then
-  redis.call('ZADD', due, next_due, id)
+  redis.call('ZADD', due, string.format('%.0f', now + wait * 4 ^ (failures - 1)), id)
 else
   redis.call('HSET', key, 'state', 'dead')
   redis.call('ZREM', due, id)
@@ -187,17 +194,18 @@ return failures
 
 _DELIVER: Final = """
 local key, outbox = KEYS[1], KEYS[2]
-local id, token, delivery, next_due, ttl, tries, reason, now = unpack(ARGV)
-if redis.call('HGET', key, 'token') ~= token then return 'lost' end
+local id, token, delivery, next_due, ttl, reason, now = unpack(ARGV)
+if redis.call('HGET', key, 'token') ~= token then return -1 end
 redis.call('HDEL', key, 'token')
-redis.call('HSET', key, 'delivery', delivery, 'tries', tries, 'reason', reason, 'changed', now)
+redis.call('HSET', key, 'delivery', delivery, 'reason', reason, 'changed', now)
+local tries = redis.call('HINCRBY', key, 'tries', 1)
 if next_due ~= '' then
   redis.call('ZADD', outbox, next_due, id)
 else
   redis.call('ZREM', outbox, id)
   redis.call('PEXPIRE', key, ttl)
 end
-return 'concluded'
+return tries
 """
 
 
@@ -317,12 +325,14 @@ class Store:
         token: str,
         *,
         now_ms: int,
-        next_due_ms: int,
+        first_wait_ms: int,
         most_failures: int,
         reason: str,
     ) -> int | None:
         """Count a failure of our own; at `most_failures` the session is a dead letter.
 
+        Until then it is due again, four times as long after each failure as after the one before.
+        An event that came meanwhile counts it anew: 0 is the answer then.
         How many failures there are now, or None where the lease was lost.
         """
         failures = await self._fail(
@@ -331,7 +341,7 @@ class Store:
                 session_id,
                 token,
                 now_ms,
-                next_due_ms,
+                first_wait_ms,
                 most_failures,
                 self._retention_ms,
                 reason,
@@ -351,17 +361,18 @@ class Store:
 
     async def deliver(
         self,
-        posting: Posting,
+        alert_id: str,
         token: str,
         delivery: Delivery,
         *,
         now_ms: int,
         next_due_ms: int | None = None,
-        tries: int = 0,
         reason: str = "",
-    ) -> Concluded:
-        """Remember what became of an alert, or when it is to be tried again."""
-        alert_id = posting.alert.id
+    ) -> int | None:
+        """Remember what became of an alert, or when it is to be tried again.
+
+        How many tries that makes, or None where the lease was lost.
+        """
         outcome = await self._deliver(
             keys=[keys.alert_key(alert_id), keys.OUTBOX],
             args=[
@@ -370,12 +381,11 @@ class Store:
                 delivery,
                 "" if next_due_ms is None else next_due_ms,
                 self._retention_ms,
-                tries,
                 reason,
                 now_ms,
             ],
         )
-        return Concluded(outcome.decode())
+        return None if outcome < 0 else int(outcome)
 
     def session_ids(self) -> AsyncIterator[str]:
         """All sessions, the latest changed first."""
@@ -389,10 +399,21 @@ class Store:
         """Drop from the indexes what the retention has ended; open sessions stay listed."""
         before = now_ms - self._retention_ms - 60_000
         for index, prefix in ((keys.SESSIONS, keys.SESSION), (keys.ALERTS, keys.ALERT)):
-            old = await self._redis.zrangebyscore(index, "-inf", before, start=0, num=_PAGE)
-            gone = [id for id in old if not await self._redis.exists(prefix + id.decode())]
+            await self._trim(index, prefix, before)
+
+    async def _trim(self, index: str, prefix: str, before_ms: int) -> None:
+        start = 0
+        while old := await self._redis.zrangebyscore(
+            index, "-inf", before_ms, start=start, num=_PAGE
+        ):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for id in old:
+                    pipe.exists(prefix + id.decode(errors="replace"))
+                there = await pipe.execute()
+            gone = [id for id, is_there in zip(old, there, strict=True) if not is_there]
             if gone:
                 await self._redis.zrem(index, *gone)
+            start += len(old) - len(gone)
 
     async def _hash(self, key: str) -> Mapping[bytes, bytes]:
         # redis-py types one method for its blocking and its asyncio client at once.

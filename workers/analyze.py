@@ -5,7 +5,6 @@ line of due sessions remembers it; nothing depends on this job being tried again
 """
 
 import asyncio
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,6 +17,7 @@ from service.records import Conclusion, Session, State, Watch
 from service.store import Concluded, Store
 from workers.analysis import decode_analysis
 from workers.attempt import Attempt, Found, Held, NothingYet
+from workers.complete import is_cut
 from workers.decide import Rules, decide
 from workers.fetch import fetch
 from workers.metrics import WorkerMetrics
@@ -26,10 +26,11 @@ from workers.settle import current_watch
 from workers.telnyx import TelnyxClient
 from workers.tree import build_tree
 
-MOST_FAILURES: Final = 5
-# An attempt makes a handful of bounded requests; beyond this something hangs.
-_ATTEMPT_SECONDS: Final = 120.0
-_FAILURE_SECONDS: Final = (10, 600)
+MOST_FAILURES: Final = 6
+# Each request is bounded, and completing is; this is for all of them together.
+_ASK_SECONDS: Final = 180.0
+# Four times as long after each: six tries take about three hours, as the ages do.
+_FAILURE_SECONDS: Final = 30
 _log = get_logger()
 
 
@@ -49,8 +50,7 @@ class Analyst:
         Redis' errors pass through: the lease ends by itself, and the session is due again.
         """
         try:
-            async with asyncio.timeout(_ATTEMPT_SECONDS):
-                return await self._attempt(claim)
+            return await self._attempt(claim)
         except RedisError:
             raise
         except Exception as error:  # noqa: BLE001
@@ -71,7 +71,12 @@ class Analyst:
     async def _ask(self, session: Session) -> Attempt:
         watch = current_watch(session)
         schedule = self.rules.schedule
-        attempt = await fetch(self.telnyx, session, watch, schedule, now_ms=self.now_ms())
+        try:
+            async with asyncio.timeout(_ASK_SECONDS):
+                attempt = await fetch(self.telnyx, session, watch, schedule, now_ms=self.now_ms())
+        except TimeoutError:
+            # Telnyx's slowness is not a failure of ours.
+            return Held(_ASK_SECONDS, f"no answer within {_ASK_SECONDS:.0f} s")
         if isinstance(attempt, NothingYet) and _had_cost(watch):
             return replace(attempt, last=await self._last_found(session.id))
         return attempt
@@ -83,18 +88,17 @@ class Analyst:
             return None
         analysis = decode_analysis(body)
         remark = "Telnyx no longer shows this session's cost; this is what an earlier answer held"
-        return Found(analysis, build_tree(analysis, CALL_SESSION), (remark,))
+        tree = build_tree(analysis, CALL_SESSION)
+        return Found(analysis, tree, (remark,), whole=not is_cut(tree))
 
     async def _failed(self, claim: Claim, error: Exception) -> str:
         now_ms = self.now_ms()
         reason = f"{type(error).__name__}: {error}"[:300]
-        first, longest = _FAILURE_SECONDS
-        wait = random.uniform(first, longest / MOST_FAILURES)  # noqa: S311 - spreads the tries
         failures = await self.store.fail(
             claim.id,
             claim.token,
             now_ms=now_ms,
-            next_due_ms=now_ms + int(wait * 1000),
+            first_wait_ms=_FAILURE_SECONDS * 1000,
             most_failures=MOST_FAILURES,
             reason=reason,
         )

@@ -14,6 +14,10 @@ class Found:
     analysis: Analysis
     tree: CostTree
     remarks: tuple[str, ...] = ()
+    whole: bool = True
+    """Whether nothing says that a part of the tree was left out."""
+    grafted: bool = False
+    """Whether parts were fetched apart: Telnyx's sums above them may then leave them out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from service.settings import Settings, WorkerSettings
-    from workers.inquiry import Found
+    from workers.attempt import Found
     from workers.policy import Fault, Policy
     from workers.tree import CostTree
 
@@ -147,7 +147,8 @@ def analyze(
     billed_seconds, real_seconds, started_at, finished_at, direction, connection_id, assistant_id,
     model.
     """
-    from workers.inquiry import Found, Question, advice, hint
+    from workers.attempt import Found
+    from workers.inquiry import Question, advice, hint
 
     environ = _environ(context)
     settings = _worker_settings(environ)

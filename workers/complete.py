@@ -39,6 +39,7 @@ class Completed:
     """In words: which event's own tree could not be had, and why."""
     blocked: RateLimited | Refused | None = None
     """What stopped it, where every further question would have met the same."""
+    grafted: bool = False
 
     @property
     def whole(self) -> bool:
@@ -96,7 +97,14 @@ async def complete(
         await work.ask(fetch, batch)
     if not work.blocked and missing_from(work.tree, work.asked):
         work.failures.append(f"stopped after {limit} questions")
-    return Completed(work.analysis, work.tree, len(work.asked), tuple(work.failures), work.blocked)
+    return Completed(
+        work.analysis,
+        work.tree,
+        len(work.asked),
+        tuple(work.failures),
+        work.blocked,
+        work.grafted,
+    )
 
 
 @dataclass(slots=True)
@@ -109,6 +117,7 @@ class _Work:
     asked: frozenset[str] = frozenset()
     failures: list[str] = field(default_factory=list)
     blocked: RateLimited | Refused | None = None
+    grafted: bool = False
 
     def next_batch(self, limit: int) -> list[Event]:
         """The next questions; never one branch and a part of it, which the whole may bring."""
@@ -152,6 +161,7 @@ class _Work:
         children, count = _without(own, {key_of(e) for e in outside if e.id})
         if count > size:
             node.children = children
+            self.grafted = True
             self.rebuild()
         return None
 

@@ -11,7 +11,7 @@ import msgspec
 from service.records import Alert, Conclusion, Fetch, Session, State, Verdict, Watch, rank
 from workers.analysis import encode_analysis
 from workers.attempt import Attempt, Found, Held, NothingYet
-from workers.judge import Case, judge
+from workers.judge import Case, judge, known_of
 from workers.policy import Policy
 from workers.products import ASSISTANT
 from workers.settle import GiveUp, Schedule, Settled, Wait, answered, current_watch, held, settle
@@ -27,7 +27,7 @@ class Rules:
 
 
 def decide(session: Session, attempt: Attempt, rules: Rules, *, now_ms: int) -> Conclusion:
-    """All that the attempt changes. Neither waits nor writes."""
+    """All that the attempt changes. Neither waits nor writes; masks numbers in the analysis."""
     watch = current_watch(session)
     match attempt:
         case Held(seconds, reason):
@@ -58,7 +58,8 @@ def _conclude(
             verdict = _verdict(session, found, rules, now_ms, settled=settled)
             state = State.VERDICT
         case GiveUp(reason):
-            state = State.UNAVAILABLE
+            # A verdict that was given before a late event stands.
+            state = State.VERDICT if session.verdict else State.UNAVAILABLE
     return Conclusion(
         state=state,
         watch=msgspec.structs.replace(watch, reason=reason),
@@ -80,7 +81,7 @@ def _fetch(session: Session, found: Found, now_ms: int) -> Fetch:
         planned=False,
         event_count=max(len(tree.events), tree.stated_count or 0),
         total=tree.total,
-        expected=must_have <= tree.has_product and not tree.missing,
+        expected=must_have <= tree.has_product and found.whole,
     )
 
 
@@ -105,6 +106,8 @@ def _verdict(
         reported=session.reported,
         settled=settled,
         provisional=provisional,
+        whole=found.whole,
+        grafted=found.grafted,
         remarks=found.remarks,
     )
     return judge(case, rules.policy, at_ms=now_ms)
@@ -118,10 +121,9 @@ def _alert(
         session.alerted
     ):
         return None
-    direction = session.call.direction or found.tree.direction
     return Alert(
         id=f"{session.id}:{verdict.severity}",
-        call=msgspec.structs.replace(session.call, direction=direction),
+        call=known_of(session.call, found.tree),
         verdict=verdict,
         severity=verdict.severity,
         decided_ms=now_ms,

@@ -7,6 +7,7 @@ in-progress marks, retries and expiry decide nothing.
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ LEASE_MS: Final = 20_000
 HEARTBEAT_SECONDS: Final = 5.0
 _LARGEST_BATCH: Final = 100
 _IDLE_SECONDS: Final = 0.05
+# arq starts what it is handed within moments.
+_START_SECONDS: Final = 30.0
 # arq's copies of work are worthless without a live lease; they only have to outlast the wait
 # between being handed over and being started.
 _JOB_MS: Final = 10 * 60_000
@@ -39,10 +42,10 @@ class Feeder:
     worker_id: str
     serialize: Callable[[dict[str, object]], bytes]
     delay_ms: int = 0
-    paused: bool = False
     on_claim: Callable[[Claim], None] = lambda _claim: None
     _held: dict[str, str] = field(default_factory=dict)
     _started: set[str] = field(default_factory=set)
+    _since: dict[str, float] = field(default_factory=dict)
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
@@ -68,17 +71,24 @@ class Feeder:
     async def feed(self, queue_name: str) -> int:
         """Claim as much as there is room for and hand it to arq; how much that was."""
         room = min(self.capacity - len(self._held), _LARGEST_BATCH)
-        if self.paused or room <= 0:
+        if room <= 0:
             return 0
         token = f"{self.worker_id}.{next(self._numbers)}"
         claims = await self.line.claim(
             limit=room, lease_ms=LEASE_MS, token=token, delay_ms=self.delay_ms
         )
         if claims:
-            self._held.update((claim.id, claim.token) for claim in claims)
             for claim in claims:
+                self._held[claim.id] = claim.token
+                self._since[claim.id] = time.monotonic()
                 self.on_claim(claim)
-            await self._hand_over(claims, queue_name)
+            try:
+                await self._hand_over(claims, queue_name)
+            except BaseException:
+                # Nobody will begin them: their leases must end, and their places are free.
+                for claim in claims:
+                    self._drop(claim)
+                raise
         return len(claims)
 
     async def run(self, queue_name: Callable[[], str]) -> None:
@@ -88,13 +98,27 @@ class Feeder:
             await asyncio.sleep(0 if fed == _LARGEST_BATCH else _IDLE_SECONDS)
 
     async def beat(self) -> None:
-        """Extend the leases for ever. Redis' errors pass through."""
+        """Extend the leases for ever. Redis' errors pass through.
+
+        Not of what was handed over long ago and never begun: arq has lost it, and its lease must
+        end. Nor of what is another's by now: its place is free again.
+        """
         while True:
-            await self.line.extend(dict(self._held), lease_ms=LEASE_MS)
+            now = time.monotonic()
+            alive = {
+                id: token
+                for id, token in self._held.items()
+                if id in self._started or now - self._since.get(id, now) < _START_SECONDS
+            }
+            kept = await self.line.extend(alive, lease_ms=LEASE_MS)
+            for id, token in list(self._held.items()):
+                was_ours = alive.get(id) == token
+                if id not in self._started and not (was_ours and id in kept):
+                    self._drop(Claim(id, token, 0, taken_over=False))
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def until_idle(self) -> None:
-        """Wait until nothing is held any more; pause it before."""
+        """Wait until nothing is held any more; end `run` before."""
         if self._held:
             self._idle.clear()
             await self._idle.wait()
@@ -102,13 +126,14 @@ class Feeder:
     async def release_unstarted(self) -> None:
         """Give back what was leased but never begun."""
         waiting = {id: token for id, token in self._held.items() if id not in self._started}
-        for id in waiting:
-            del self._held[id]
+        for id, token in waiting.items():
+            self._drop(Claim(id, token, 0, taken_over=False))
         await self.line.release(waiting)
 
     def _drop(self, claim: Claim) -> None:
         if self._held.get(claim.id) == claim.token:
             del self._held[claim.id]
+            self._since.pop(claim.id, None)
         if not self._held:
             self._idle.set()
 
@@ -119,7 +144,7 @@ class Feeder:
                 args = (claim.id, claim.token, claim.due_ms, claim.taken_over)
                 body = serialize_job(self.job, args, {}, None, now, serializer=self.serialize)
                 pipe.psetex(job_key_prefix + _job_id(claim), _JOB_MS, body)
-            pipe.zadd(queue_name, {_job_id(claim): claim.due_ms for claim in claims})
+            pipe.zadd(queue_name, {_job_id(claim): now for claim in claims})
             pipe.pexpire(queue_name, _JOB_MS)
             await pipe.execute()
 

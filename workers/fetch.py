@@ -1,8 +1,10 @@
 """One ask for a session's analysis: the right day, and whatever the first answer left out."""
 
+import asyncio
 import random
 from collections.abc import Iterator
 from datetime import date
+from http import HTTPStatus
 from typing import Final
 
 from service.records import Session, Watch, moment
@@ -13,9 +15,13 @@ from workers.complete import complete
 from workers.products import CALL_SESSION
 from workers.settle import Schedule
 from workers.telnyx import TelnyxClient
+from workers.tree import build_tree
 
 _TRANSIENT_SECONDS: Final = (5, 300)
 _REFUSED_SECONDS: Final = (60, 900)
+_COMPLETION_SECONDS: Final = 60.0
+# Well below the forty a minute that Telnyx was seen to allow: other sessions want to ask too.
+_MOST_QUESTIONS: Final = 20
 
 
 class WrongRequest(Exception):
@@ -28,11 +34,23 @@ async def fetch(
     """The session's cost tree, as whole as it can be had. Raises WrongRequest."""
     meaning: Meaning = NotReady(404, "no cost yet")
     for day in _days(session, watch, schedule, now_ms):
-        meaning = await telnyx.analysis(CALL_SESSION, session.id, date_time=day)
+        meaning = await _ask(telnyx, CALL_SESSION, session.id, day)
         # Only 404 can mean "the wrong day".
-        if not isinstance(meaning, NotReady) or meaning.status != 404:  # noqa: PLR2004
+        if not _is_unknown(meaning):
             return await _understood(telnyx, meaning, watch, day)
     return await _understood(telnyx, meaning, watch, None)
+
+
+async def _ask(telnyx: TelnyxClient, record_type: str, event_id: str, day: date | None) -> Meaning:
+    meaning = await telnyx.analysis(record_type, event_id, date_time=day)
+    if isinstance(meaning, Invalid) and day is not None:
+        # The date only helps Telnyx's search; if it is what Telnyx dislikes, we do without.
+        return await telnyx.analysis(record_type, event_id, date_time=None)
+    return meaning
+
+
+def _is_unknown(meaning: Meaning) -> bool:
+    return isinstance(meaning, NotReady) and meaning.status == HTTPStatus.NOT_FOUND
 
 
 def _days(session: Session, watch: Watch, schedule: Schedule, now_ms: int) -> Iterator[date | None]:
@@ -52,7 +70,7 @@ async def _understood(
 ) -> Attempt:
     match meaning:
         case Ready(analysis=analysis):
-            return await _completed(telnyx, analysis, watch, day)
+            return await _completed(telnyx, analysis, day)
         case NotReady(reason=reason):
             return NothingYet(reason)
         case Invalid(reason=reason):
@@ -61,17 +79,27 @@ async def _understood(
             return _held(meaning, watch)
 
 
-async def _completed(
-    telnyx: TelnyxClient, analysis: Analysis, watch: Watch, day: date | None
-) -> Attempt:
-    async def own_analysis(record_type: str, event_id: str) -> Meaning:
-        return await telnyx.analysis(record_type, event_id, date_time=day)
+async def _completed(telnyx: TelnyxClient, analysis: Analysis, day: date | None) -> Found:
+    """The tree with what can be had of its missing parts.
 
-    completed = await complete(analysis, own_analysis)
-    if completed.blocked:
-        # Not the session's fault: a tree that is whole is worth the wait.
-        return _held(completed.blocked, watch)
-    return Found(completed.analysis, completed.tree, completed.failures)
+    Whatever keeps us from them (a rate limit, an outage) does not take away what is here: it is
+    judged as it stands, does not count as whole, and is asked for again at the next age.
+    """
+
+    async def own_analysis(record_type: str, event_id: str) -> Meaning:
+        meaning = await _ask(telnyx, record_type, event_id, day)
+        if _is_unknown(meaning) and day is not None:
+            return await telnyx.analysis(record_type, event_id, date_time=None)
+        return meaning
+
+    try:
+        async with asyncio.timeout(_COMPLETION_SECONDS):
+            completed = await complete(analysis, own_analysis, limit=_MOST_QUESTIONS)
+    except TimeoutError:
+        remark = f"missing parts could not be fetched within {_COMPLETION_SECONDS:.0f} s"
+        return Found(analysis, build_tree(analysis, CALL_SESSION), (remark,), whole=False)
+    remarks = completed.failures
+    return Found(completed.analysis, completed.tree, remarks, completed.whole, completed.grafted)
 
 
 def _held(meaning: Meaning, watch: Watch) -> Held:

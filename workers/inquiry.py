@@ -15,14 +15,14 @@ from service.records import Call, Verdict
 from service.settings import WorkerSettings
 from workers.analysis import Analysis
 from workers.answer import Failure, Invalid, Meaning, NotReady, RateLimited, Ready, Refused
+from workers.attempt import Found
 from workers.complete import complete
-from workers.export import first
 from workers.judge import Case, judge
 from workers.metadata import RecordType, RecordTypes
 from workers.policy import Policy
 from workers.products import CALL_SESSION, RECORD_TYPES, is_known, normalise
 from workers.telnyx import MAX_DEPTH, TelnyxClient
-from workers.tree import CostTree, build_tree, text
+from workers.tree import build_tree, text
 
 Expand: TypeAlias = Literal["record", "none"]
 
@@ -42,16 +42,6 @@ class Question:
     def wants_all(self) -> bool:
         """Whether nothing of the tree is left out on purpose."""
         return self.include_children and self.max_depth == MAX_DEPTH
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An analysis and its tree. `remarks` say what could not be fetched, or was not asked for."""
-
-    analysis: Analysis
-    tree: CostTree
-    remarks: tuple[str, ...] = ()
-    trusted: bool = True
 
 
 def client(settings: WorkerSettings) -> TelnyxClient:
@@ -78,12 +68,18 @@ async def inquire(telnyx: TelnyxClient, question: Question) -> Found | Failure:
     analysis = meaning.analysis
     root_type = _root_type(question, analysis)
     if not question.wants_all:
-        return Found(analysis, build_tree(analysis, root_type), (_PARTIAL,), trusted=False)
+        return Found(analysis, build_tree(analysis, root_type), (_PARTIAL,), whole=False)
     completed = await complete(analysis, ask, root_type=root_type)
     remarks = completed.failures
     if completed.blocked:
         remarks = (*remarks, f"the rest was not to be had: {completed.blocked.reason}")
-    return Found(completed.analysis, completed.tree, remarks)
+    return Found(
+        completed.analysis,
+        completed.tree,
+        remarks,
+        whole=completed.whole,
+        grafted=completed.grafted,
+    )
 
 
 _PARTIAL: Final = "only a part of the tree was asked for, so Telnyx's sums were not checked"
@@ -99,7 +95,13 @@ def _root_type(question: Question, analysis: Analysis) -> str | None:
 def verdict_on(found: Found, policy: Policy, *, now_ms: int) -> Verdict:
     """What the policy says of it, as it stands now."""
     tree = found.tree
-    case = Case(tree, _call(tree), settled=found.trusted, remarks=found.remarks)
+    case = Case(
+        tree,
+        Call(tree.session_id),
+        whole=found.whole,
+        grafted=found.grafted,
+        remarks=found.remarks,
+    )
     verdict = judge(case, policy, at_ms=now_ms)
     root = tree.events[0].product
     if root != CALL_SESSION:
@@ -107,18 +109,6 @@ def verdict_on(found: Found, policy: Policy, *, now_ms: int) -> Verdict:
         verdict = msgspec.structs.replace(verdict, remarks=(*verdict.remarks, note))
     # Whether Telnyx's answers have come to rest cannot be said after one of them.
     return msgspec.structs.replace(verdict, settled=True)
-
-
-def _call(tree: CostTree) -> Call:
-    def anywhere(name: str) -> str | None:
-        return next((v for event in tree.events if (v := first(event.record, (name,)))), None)
-
-    return Call(
-        session_id=tree.session_id,
-        direction=tree.direction,
-        connection_id=anywhere("connection_id"),
-        assistant_id=anywhere("assistant_id"),
-    )
 
 
 async def inquire_types(

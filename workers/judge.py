@@ -27,6 +27,21 @@ COST_PER_MINUTE: Final = "cost_per_minute"
 PRODUCT_COST: Final = "product_cost"
 PRODUCT_EVENTS: Final = "product_events"
 
+CODES: Final = (
+    SESSION_COST,
+    COST_PER_MINUTE,
+    PRODUCT_COST,
+    PRODUCT_EVENTS,
+    "foreign_currency",
+    "double_charge",
+    "reported_difference",
+    "total_mismatch",
+    "sum_mismatch",
+    "count_mismatch",
+    "mixed_currencies",
+)
+"""Every reason that there is."""
+
 # What more data can only exceed further: a tree that is not settled yet may alert on these.
 _GROWING: Final = frozenset({SESSION_COST, PRODUCT_COST, PRODUCT_EVENTS})
 
@@ -41,20 +56,24 @@ class Case:
     settled: bool = True
     provisional: bool = False
     """True while more data may come: only what can grow no less is judged."""
+    whole: bool = True
+    """False where something says that a part of the tree was left out."""
+    grafted: bool = False
+    """Whether parts were fetched apart: Telnyx's sums above them may then leave them out."""
     remarks: tuple[str, ...] = ()
     """What the fetching found out: nodes that stayed missing, and why."""
 
     @property
     def duration_seconds(self) -> int:
-        """How long the call was: the longest of what webhook and records state."""
+        """How long the call was: the longest of what webhooks and records state; 0 for unknown."""
         call = self.call
         from_webhook = (call.end_ms - call.start_ms) // 1000 if call.end_ms and call.start_ms else 0
-        return max(from_webhook, self.tree.real_seconds)
+        return max(from_webhook, call.duration_seconds, self.tree.real_seconds)
 
     @property
     def trusted(self) -> bool:
         """Whether the tree is whole, so that what is missing in it is really not there."""
-        return self.settled and not self.provisional and not self.tree.missing
+        return self.settled and not self.provisional and self.whole
 
 
 def judge(case: Case, policy: Policy, *, at_ms: int) -> Verdict:
@@ -70,7 +89,7 @@ def judge(case: Case, policy: Policy, *, at_ms: int) -> Verdict:
         total=tree.total,
         currency=tree.currency,
         settled=case.settled,
-        complete=not tree.missing,
+        complete=case.whole,
         provisional=case.provisional,
         event_count=len(tree.events),
         severity=alerting[0].severity if alerting else None,
@@ -81,6 +100,16 @@ def judge(case: Case, policy: Policy, *, at_ms: int) -> Verdict:
         remarks=(*_remarks(case), *case.remarks),
         duration_seconds=case.duration_seconds,
         dearest_path=tuple(label(event.product) for event in tree.dearest_path),
+    )
+
+
+def known_of(call: Call, tree: CostTree) -> Call:
+    """The call with what only the tree's records tell of it."""
+    return msgspec.structs.replace(
+        call,
+        direction=call.direction or tree.direction,
+        connection_id=call.connection_id or tree.stated("connection_id"),
+        assistant_id=call.assistant_id or tree.stated("assistant_id"),
     )
 
 
@@ -100,7 +129,7 @@ def _remarks(case: Case) -> Iterator[str]:
     tree = case.tree
     if tree.missing:
         yield f"{tree.missing} of {tree.stated_count} events are missing in Telnyx's answer"
-    if not case.trusted and not case.provisional:
+    if not case.provisional and (not case.trusted or case.grafted):
         yield from (mismatch.text for mismatch in tree.mismatches)
 
 
@@ -109,11 +138,14 @@ def _remarks(case: Case) -> Iterator[str]:
 
 def _ceilings(case: Case, policy: Policy) -> Iterator[Reason]:
     always = Ceiling(measure=SESSION_COST, limit=policy.max_session_cost)
-    call = case.call
-    direction = call.direction or case.tree.direction
-    chosen = policy.ceilings_for(call.assistant_id, call.connection_id, direction)
+    call = known_of(case.call, case.tree)
+    choose = policy.lenient_ceilings_for if case.provisional else policy.ceilings_for
+    chosen = choose(call.assistant_id, call.connection_id, call.direction)
+    comparable = case.tree.currency == policy.currency
     for ceiling in (always, *(c for c in chosen if c != always)):
         if case.provisional and ceiling.measure not in _GROWING:
+            continue
+        if not comparable and ceiling.measure != PRODUCT_EVENTS:
             continue
         reason = _crossed(case, ceiling)
         if reason:
@@ -149,7 +181,7 @@ def _session_cost(case: Case, ceiling: Ceiling) -> Reason | None:
 def _cost_per_minute(case: Case, ceiling: Ceiling) -> Reason | None:
     tree, limit, seconds = case.tree, ceiling.limit, case.duration_seconds
     observed = tree.per_minute(seconds)
-    if observed <= limit:
+    if not seconds or observed <= limit:
         return None
     return Reason(
         code=COST_PER_MINUTE,
@@ -216,7 +248,8 @@ def _billing(case: Case, policy: Policy) -> Iterator[Reason]:
         yield _graded(_foreign_currency(case, policy), policy)
     found = [*_double_charges(case.tree)]
     if case.trusted:
-        found += [*_broken(case.tree), *_differences(case, policy.difference_tolerance)]
+        found += _differences(case, policy.difference_tolerance)
+        found += () if case.grafted else _broken(case.tree)
     yield from (_graded(reason, policy) for reason in found)
 
 

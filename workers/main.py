@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -47,7 +47,7 @@ POST: Final = "post"
 # Slack takes about one message a second; more at once only earns refusals.
 _POSTS_AT_ONCE: Final = 2
 # Longer than the analyst gives an attempt: that one counts it as a failure, this one only stops it.
-_JOB_TIMEOUT_SECONDS: Final = 150
+_JOB_TIMEOUT_SECONDS: Final = 240
 _POLL_SECONDS: Final = 0.02
 _HEALTH_SECONDS: Final = 10
 _RESTART_SECONDS: Final = 1.0
@@ -70,6 +70,8 @@ class LeasedWorker(Worker):
     Here the lease has settled that already.
     """
 
+    all_tasks: set["asyncio.Task[None]"]
+
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Start what there is room for; the rest stays in the queue."""
         fresh = [id for id in job_ids if id.decode() not in self.tasks]
@@ -83,6 +85,8 @@ class LeasedWorker(Worker):
             task = self.loop.create_task(self.run_job(id.decode(), timestamp_ms()))
             task.add_done_callback(lambda _: self._release_sem_dec_counter_on_complete())
             self.tasks[id.decode()] = task
+            self.all_tasks.add(task)
+            task.add_done_callback(self.all_tasks.discard)
 
 
 @dataclass(slots=True)
@@ -101,7 +105,9 @@ class WorkerProcess:
     health: Health
     worker_id: str
     _incarnation: int = 0
-    _worker: Worker | None = None
+    _worker: "LeasedWorker | None" = None
+    _jobs: set["asyncio.Task[None]"] = field(default_factory=set)
+    """Those of arq workers whose main loop has died, too."""
     _background: list["asyncio.Task[None]"] = field(default_factory=list)
 
     @property
@@ -149,9 +155,10 @@ class WorkerProcess:
                 await feeder.release_unstarted()
         self._incarnation += 1
         self._worker = self._create_arq_worker()
+        self._worker.all_tasks = self._jobs
         await self._worker.async_run()
 
-    def _create_arq_worker(self) -> Worker:
+    def _create_arq_worker(self) -> LeasedWorker:
         most = self.settings.concurrency + _POSTS_AT_ONCE
         return LeasedWorker(
             functions=[
@@ -228,10 +235,10 @@ class WorkerProcess:
 
     async def _wind_down(self) -> None:
         feeders = (self.sessions, self.alerts)
-        for feeder in feeders:
-            feeder.paused = True
         if self._worker:
             self._worker.allow_pick_jobs = False
+        # A claim that is under way when feeding is cancelled is a lease that ends by itself.
+        await _cancelled(task for task in self._background if task.get_name().startswith("feed"))
         with contextlib.suppress(TimeoutError, RedisError, OSError):
             async with asyncio.timeout(self.settings.grace_seconds):
                 for feeder in feeders:
@@ -239,12 +246,16 @@ class WorkerProcess:
                 for feeder in feeders:
                     await feeder.until_idle()
         # What is still at work is cancelled, which gives its lease back.
-        tasks = [*self._background, *(self._worker.tasks.values() if self._worker else ())]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancelled([*self._background, *self._jobs])
         with contextlib.suppress(RedisError, OSError):
             await self.arq.delete(f"arq:health:{self.worker_id}", self.queue_name)
+
+
+async def _cancelled(tasks: Iterable["asyncio.Task[Any]"]) -> None:
+    cancelled = list(tasks)
+    for task in cancelled:
+        task.cancel()
+    await asyncio.gather(*cancelled, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -6,9 +6,10 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from service.records import Severity, State
+from workers.judge import CODES
 
 MEANINGS: Final = ("ready", "not_ready", "rate_limited", "refused", "transient", "invalid")
-POST_OUTCOMES: Final = ("posted", "rate_limited", "transient", "refused", "kept")
+POST_OUTCOMES: Final = ("posted", "rate_limited", "transient", "refused", "kept", "failed")
 ATTEMPTS: Final = ("settled", "waiting", "held", "unavailable", "failed", "dead", "changed", "lost")
 
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -56,8 +57,8 @@ class WorkerMetrics:
             "severity",
             ("none", *Severity),
         )
-        self.reasons = Counter(
-            "tollwatch_reasons", "Reasons in verdicts, by code", ["code"], registry=registry
+        self.reasons = _counter(
+            registry, "tollwatch_reasons", "Reasons in verdicts, by code", "code", CODES
         )
         self.takeovers = Counter(
             "tollwatch_takeovers", "Work taken over after its lease ended", registry=registry

@@ -109,6 +109,13 @@ class When(_Part):
         )
         return tuple((name, value) for name, value in named if value is not None)
 
+    def may_match(
+        self, assistant: str | None, connection: str | None, direction: str | None
+    ) -> bool:
+        """Whether a call may be meant once more is known of it."""
+        call = {"assistant": assistant, "connection": connection, "direction": _way(direction)}
+        return all(call[name] in {None, value} for name, value in self.conditions)
+
     def matches(self, assistant: str | None, connection: str | None, direction: str | None) -> bool:
         """Whether a call is meant. A condition on something unknown of the call is not met."""
         call = {"assistant": assistant, "connection": connection, "direction": _way(direction)}
@@ -185,6 +192,17 @@ class Policy(_Part):
             if ceiling.when.matches(assistant, connection, direction):
                 key = (ceiling.measure, ceiling.product)
                 chosen[key] = min(chosen.get(key, ceiling), ceiling, key=_precedence)
+        return tuple(chosen.values())
+
+    def lenient_ceilings_for(
+        self, assistant: str | None, connection: str | None, direction: str | None
+    ) -> tuple[Ceiling, ...]:
+        """The same while not all is known of the call: of those that may apply, the highest."""
+        chosen: dict[tuple[str, str | None], Ceiling] = {}
+        for ceiling in self.ceilings:
+            if ceiling.when.may_match(assistant, connection, direction):
+                key = (ceiling.measure, ceiling.product)
+                chosen[key] = max(chosen.get(key, ceiling), ceiling, key=lambda c: c.limit)
         return tuple(chosen.values())
 
     def severity_of(self, excess: Decimal) -> Severity | None:

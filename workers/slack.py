@@ -20,7 +20,7 @@ from workers.transport import Timeouts, Unanswered, exchange, open_client
 
 _MOST_BYTES: Final = 65_536
 _CONNECTIONS: Final = 10
-_TIMEOUTS: Final = Timeouts(connect=5, pool=10, read=10, total=20)
+_TIMEOUTS: Final = Timeouts(connect=5, pool=10, read=60, total=75)
 
 
 class SlackClient:

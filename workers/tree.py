@@ -81,8 +81,11 @@ class CostTree:
 
     @property
     def total(self) -> Decimal:
-        """What the session cost: Telnyx's total, or the sum of the events where there is none."""
-        return self.sum if self.stated_total is None else self.stated_total
+        """What the session cost: Telnyx's total or the sum of its events, whichever is larger.
+
+        Where they disagree one of them leaves something out, and a cost must not hide there.
+        """
+        return self.sum if self.stated_total is None else max(self.stated_total, self.sum)
 
     @property
     def sum(self) -> Decimal:
@@ -117,7 +120,7 @@ class CostTree:
     @property
     def direction(self) -> str | None:
         """The call's direction, from the first record that states one."""
-        return next((text(e.record.direction) for e in self.events if e.record.direction), None)
+        return self.stated("direction")
 
     @property
     def dearest_path(self) -> tuple[Event, ...]:
@@ -126,6 +129,11 @@ class CostTree:
         while path[-1].children:
             path.append(self.events[max(path[-1].children, key=lambda c: (self.subtotals[c], -c))])
         return tuple(path)
+
+    def stated(self, name: str) -> str | None:
+        """A field of the first record that has it, as text."""
+        values = (text(getattr(event.record, name)) for event in self.events)
+        return next((value for value in values if value), None)
 
     def per_minute(self, seconds: int) -> Decimal:
         """The total per minute of a call of `seconds`; shorter calls count as one minute.
@@ -145,7 +153,7 @@ def build_tree(analysis: Analysis, root_type: str | None = None) -> CostTree:
     subtotals = _add_up(events)
     stated = analysis.cost
     total = money(stated.total) if stated else None
-    currency = (text(stated.currency) if stated else None) or _first_currency(events) or "USD"
+    currency = _currency(stated.currency if stated else None) or _first_currency(events) or "USD"
     count = whole_number(analysis.meta.event_count) if analysis.meta else None
     return CostTree(
         session_id=text(analysis.session_id) or events[0].id,
@@ -214,7 +222,7 @@ def _event(
         name=text(node.product) or "",
         cost=own if own is not None else ZERO,
         cumulative=money(cost.cumulative_cost) if cost else None,
-        currency=text(cost.currency) if cost else None,
+        currency=_currency(cost.currency) if cost else None,
         rate=money(record.rate),
         billed_seconds=whole_number(record.billed_sec),
         real_seconds=whole_number(real),
@@ -246,6 +254,11 @@ def _add_up(events: Sequence[Event]) -> tuple[Decimal, ...]:
         if event.parent is not None:
             subtotals[event.parent] += subtotals[event.position]
     return tuple(subtotals)
+
+
+def _currency(value: Any) -> str | None:
+    code = text(value)
+    return code.upper() if code else None
 
 
 def _first_currency(events: Iterable[Event]) -> str | None:

@@ -14,7 +14,10 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 
 @pytest.fixture(scope="module")
-async def outside() -> AsyncIterator[Outside]:
-    """A simulated Telnyx and Slack, and a Valkey of the module's own."""
+async def outside(anyio_backend: object) -> AsyncIterator[Outside]:
+    """A simulated Telnyx and Slack, and a Valkey of the module's own.
+
+    It asks for the backend, so that tests which do not await may use what is built on it.
+    """
     async with open_outside() as outside:
         yield outside

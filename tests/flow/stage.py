@@ -210,9 +210,11 @@ class Stage:
         assert moved, f"{call.session_id} does not wait"
 
     async def hurry_alerts(self) -> None:
-        """Let the time pass for which alerts would wait."""
-        for id in await self.redis.zrange(keys.OUTBOX, 0, -1):
-            await self.redis.zadd(keys.OUTBOX, {id: now_ms()}, xx=True)
+        """Let the time pass for which alerts wait; those at work are left alone."""
+        for id, due in await self.redis.zrange(keys.OUTBOX, 0, -1, withscores=True):
+            posting = await self.store.posting(id.decode())
+            if due > now_ms() and posting and not posting.token:
+                await self.redis.zadd(keys.OUTBOX, {id: now_ms()}, xx=True)
 
     async def postings(self, call: Call) -> list[Posting]:
         """The alerts that were decided for the call, and what became of them."""
@@ -263,6 +265,16 @@ class Stage:
         assert await asyncio.to_thread(process.wait) == 0, process.last_lines
         shown: dict[str, Any] = json.loads("\n".join(process.lines))
         return shown
+
+    async def heard(self, call: Call, event: str, times: int = 1) -> list[dict[str, Any]]:
+        """The log lines of one event in the call's life, once there are so many.
+
+        A line comes a moment after what it tells of.
+        """
+        await self.until(
+            lambda: len(self.log(call, event)) >= times, f"{event!r} about {call.session_id}"
+        )
+        return self.log(call, event)
 
     async def metric(self, server: Server, name: str, **labels: str) -> float:
         """The value of one sample; 0 where there is none yet."""
@@ -329,6 +341,28 @@ async def running(*servers: Server) -> AsyncIterator[None]:
         yield
     finally:
         await asyncio.gather(*(asyncio.to_thread(server.terminate) for server in servers))
+
+
+async def half_a_webhook(
+    stage: Stage, call: Call
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection on which a webhook has come but for its last byte, a space."""
+    body = hangups(call)[0].body() + b" "
+    lines = [
+        "POST /webhooks/telnyx HTTP/1.1",
+        "host: x",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        "expect: 100-continue",
+        *(f"{k}: {v}" for k, v in stage.world.signer.headers(body, at=time.time()).items()),
+    ]
+    host, _, port = stage.web.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    # That it asks for the body shows that the request has begun.
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+    writer.write(body[:-1])
+    return reader, writer
 
 
 def now(stage: Stage) -> datetime:

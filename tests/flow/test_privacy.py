@@ -1,22 +1,25 @@
 """What is left when all is done, in Redis, in logs, at Slack and in metrics; and what is not."""
 
 import asyncio
+import contextlib
 import json
 import re
 import signal
-import time
 import zlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import cast
 
 import msgspec
 import pytest
 from redis.asyncio import Redis
 
 from service import keys
-from tests.flow.stage import Outside, Stage, half_a_webhook, now, open_stage
+from tests.flow.stage import Outside, Stage, half_a_webhook, hangups, now, open_stage
 from tests.world.calls import ANOMALIES, KINDS
 from tests.world.model import Call
+from tests.world.telnyx import API_KEY
 from tests.world.webhooks import PERSONAL_DATA, events_for
 
 pytestmark = pytest.mark.anyio
@@ -60,8 +63,11 @@ async def remains(outside: Outside) -> AsyncIterator[Remains]:
         async with stage.sender(duplicates=0.2) as sender:
             events = [event for call in calls for event in events_for(call, cost="new")]
             await sender.send([*events, *(e for c in calls for e in events_for(c, texml=True))])
+        await stage.held(calls[0])
+        await stage.hurry(calls[0])
         for call in calls:
             await stage.ended(call)
+            await stage.hurry_alerts()
             await stage.told(call)
         keyspace = await _keyspace(stage.redis)
         texts = {
@@ -77,17 +83,182 @@ async def remains(outside: Outside) -> AsyncIterator[Remains]:
 
 async def _trouble(stage: Stage, calls: list[Call]) -> None:
     """Whatever makes the processes say more than usual."""
-    world, (first, second, *_) = stage.world, calls
+    world, first = stage.world, calls[0]
     for event in events_for(first):
         await stage.send(event.body(), headers={})
         await stage.send(event.body()[1:])
     echo = f"Key {world.api_key} may not ask about {first.legs[0].from_}"
     body = msgspec.json.encode({"errors": [{"code": "10009", "title": "No", "detail": echo}]})
     world.telnyx.faults.status(503, path=first.session_id, body=body)
-    world.telnyx.faults.reset(path=second.session_id)
-    world.slack.faults.status(500, body=b"no_text at /services/T0/B0/SECRET")
+    world.slack.faults.status(500, body=f"no_text at {world.slack_url}".encode())
     (worker_id,) = (line["worker_id"] for line in stage.worker.events if "worker_id" in line)
     # A job that arq knows nothing of: it says so in a line of its own.
     await stage.redis.zadd(f"arq:queue:{worker_id}:1", {"stray": 1})
-    with stage.valkey.paused():
-        await stage.post(events_for(first)[0])
+    await stage.until(lambda: "stray" in "".join(stage.worker.lines), "a line of arq's")
+    stage.valkey.stop()
+    await stage.post(events_for(first)[0])
+    await stage.post(hangups(first)[0])
+    stage.valkey.start()
+    await stage.until(lambda: stage.log(event="Redis failed"), "a line about Redis")
+
+
+async def _end(stage: Stage) -> None:
+    """A last webhook never comes whole, which makes uvicorn say that it has to cancel it."""
+    _, writer = await half_a_webhook(stage, stage.past("sip_inbound"))
+    for server in (stage.web, stage.worker):
+        server.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(server.wait)
+    writer.close()
+
+
+async def _keyspace(redis: Redis) -> dict[str, Key]:
+    names = [name async for name in redis.scan_iter()]
+    return {
+        name.decode(): Key(await redis.ttl(name), await _content(redis, name)) for name in names
+    }
+
+
+async def _content(redis: Redis, name: bytes) -> str:
+    """All that is below the key, as text; an analysis is unpacked."""
+    match await redis.type(name):
+        case b"string":
+            found = await redis.get(name)
+            with contextlib.suppress(zlib.error):
+                found = zlib.decompress(found)
+            parts = [found]
+        case b"hash":
+            # redis-py types one method for its blocking and its asyncio client at once.
+            stored = await cast("Awaitable[dict[bytes, bytes]]", redis.hgetall(name.decode()))
+            parts = [part for field in stored.items() for part in field]
+        case b"zset":
+            parts = await redis.zrange(name, 0, -1)
+        case other:
+            raise AssertionError(f"{name!r} is a {other!r}")
+    return b"\n".join(parts).decode(errors="replace")
+
+
+def _of_slack(stage: Stage) -> str:
+    slack = stage.world.slack
+    bodies = [refused.body.decode() for refused in slack.refused]
+    return json.dumps([message.payload for message in slack.messages] + bodies, ensure_ascii=False)
+
+
+async def _metrics(stage: Stage) -> str:
+    pages = [
+        await stage.client.get(f"{server.admin_url}/metrics")
+        for server in (stage.web, stage.worker)
+    ]
+    return "\n".join(page.text for page in pages)
+
+
+# --- what must not be there -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", _PLACES)
+def test_nothing_personal_is_left(remains: Remains, place: str) -> None:
+    """No transcript, name, client state, SIP header or whole number of any call is found."""
+    text = remains.texts[place]
+    numbers = {number for call in remains.calls for number in _parties(call)}
+    assert [found for found in {*PERSONAL_DATA, *numbers} if found in text] == []
+
+
+def _parties(call: Call) -> Iterable[str]:
+    """What names a person of who took part: a number's digits, a SIP address's user."""
+    for party in (party for leg in call.legs for party in (leg.from_, leg.to)):
+        user, at, _ = party.partition("@")
+        if not user.startswith("assistant-"):
+            yield user + at if at else user.lstrip("+")
+
+
+@pytest.mark.parametrize("place", _PLACES)
+def test_no_secret_is_left(remains: Remains, place: str) -> None:
+    """Neither Telnyx' key nor the path of Slack's webhook is found, whatever was answered."""
+    assert [found for found in (API_KEY, "T0/B0", "SECRET") if found in remains.texts[place]] == []
+
+
+@pytest.mark.parametrize("place", ["redis", "slack", "tollwatch show"])
+def test_numbers_are_told_by_their_last_digits(remains: Remains, place: str) -> None:
+    """What is left of a number are its last two digits."""
+    assert re.search(r"…\d\d\b", remains.texts[place].replace("\\u2026", "…"))
+
+
+# --- logs -----------------------------------------------------------------------------------------
+
+_OF_A_SESSION = frozenset(
+    {
+        "webhook",
+        "webhook not kept",
+        "waiting",
+        "verdict",
+        "unavailable",
+        "attempt failed",
+        "attempt without effect",
+        "attempt lost Redis",
+        "attempt broken off",
+        "alert decided",
+        "alert waits",
+        "alert posted",
+        "alert kept",
+        "alert refused",
+    }
+)
+
+
+def test_every_line_is_one_json_object(remains: Remains) -> None:
+    """Every line that the processes wrote has a time, a level and an event."""
+    for line in remains.lines:
+        assert line.startswith('{"timestamp":"')
+        assert json.loads(line).keys() >= {"timestamp", "level", "event"}
+
+
+@pytest.mark.parametrize("logger", ["uvicorn.error", "arq.worker"])
+def test_lines_of_libraries_are_among_them(remains: Remains, logger: str) -> None:
+    """What uvicorn and arq say comes in the same shape, with the name of who said it."""
+    assert [line for line in remains.events if line.get("logger") == logger]
+
+
+def test_every_line_about_a_session_carries_its_id(remains: Remains) -> None:
+    """A line that has to do with a session names it, and always in the same field."""
+    ids = {call.session_id for call in remains.calls}
+    for line, raw in zip(remains.events, remains.lines, strict=True):
+        named = {id for id in ids if id in raw}
+        assert named <= {line.get("session_id")}
+        if line["event"] in _OF_A_SESSION:
+            assert line.get("session_id")
+
+
+def test_a_sessions_life_can_be_read_from_the_log(remains: Remains) -> None:
+    """One id finds what happened to a call in both processes, from its webhook to its alert."""
+    call = next(call for call in remains.calls if call.anomaly == "wrong_rate")
+    told = [line["event"] for line in remains.events if line.get("session_id") == call.session_id]
+    assert set(told) >= {"webhook", "waiting", "verdict", "alert decided", "alert posted"}
+
+
+# --- Redis ----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_due_any_more(remains: Remains) -> None:
+    """When all is done the lines of work are empty."""
+    assert {keys.ENDED, keys.DUE, keys.OUTBOX} & set(remains.keyspace) == set()
+
+
+def test_every_key_is_documented(remains: Remains) -> None:
+    """Redis holds no key that `service/keys.py` does not describe."""
+    described = re.findall(r"^`([^`]+)`", keys.__doc__ or "", re.MULTILINE)
+    patterns = [re.sub(r"\{id\}|\*", "*", name) for name in described]
+    assert [n for n in remains.keyspace if not any(fnmatch(n, p) for p in patterns)] == []
+
+
+def test_every_key_comes_to_an_end(remains: Remains) -> None:
+    """Every key ends by itself, but for the two indexes, which housekeeping trims."""
+    endless = {name for name, key in remains.keyspace.items() if key.seconds < 0}
+    assert endless == {keys.SESSIONS, keys.ALERTS}
+
+
+def test_what_is_kept_is_kept_for_the_retention(remains: Remains) -> None:
+    """Sessions, analyses and alerts last as long as they must, and all else for minutes."""
+    for name, key in remains.keyspace.items():
+        if name.startswith((keys.SESSION, keys.ANALYSIS, keys.ALERT)):
+            assert _RETENTION_SECONDS - 300 < key.seconds <= _RETENTION_SECONDS
+        else:
+            assert key.seconds <= _MINUTES_SECONDS

@@ -6,7 +6,7 @@ after ten minutes, so that whatever it asks before was asked for a reason.
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from random import Random
 
@@ -108,7 +108,7 @@ async def test_legs_and_repetitions_come_to_one_verdict_and_one_alert(
     assert session.verdict
     assert session.verdict.total == call.total
     assert len(await stage.told(call)) == 1
-    assert len(stage.log(call, "verdict")) == 1
+    assert len(await stage.heard(call, "verdict")) == 1
 
 
 async def test_the_order_of_events_does_not_matter(stage: Stage) -> None:
@@ -178,49 +178,74 @@ async def test_what_can_only_grow_is_alerted_before_it_settles(patient: Stage) -
 # --- when a cost is believed ----------------------------------------------------------------------
 
 
-async def test_a_cost_is_believed_when_two_answers_agree(stage: Stage) -> None:
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """Calls that all end at once, each of which takes its time to settle."""
+
+    growing: Call
+    """Telnyx' first answer holds a part of its cost."""
+    never: Call
+    """The second still holds a part."""
+    slightly_dearer: Call
+    """`call.cost` reports 0.10 USD more than the tree holds."""
+    dearer: Call
+    """`call.cost` reports 0.40 USD more."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def unsettled(stage: Stage) -> Unsettled:
+    """They settle from the module's start on, while other tests run."""
+    calls = stage.world.calls(["webrtc", "webrtc", "sip_inbound", "sip_inbound"], end=now(stage))
+    found = Unsettled(*calls)
+    _answer_in_turn(stage, found.growing, parts=[1])
+    _answer_in_turn(stage, found.never, parts=[1, 2])
+    await stage.hang_up(*calls)
+    for call, difference in ((found.slightly_dearer, "0.10"), (found.dearer, "0.40")):
+        await stage.post(_dearer(envelopes.cost(call, call.legs[0], after_seconds=1), difference))
+    return found
+
+
+async def test_a_cost_is_believed_when_two_answers_agree(
+    stage: Stage, unsettled: Unsettled
+) -> None:
     """While the cost grows from answer to answer the session waits; then it is settled."""
-    call = stage.world.call("webrtc")
-    _answer_in_turn(stage, call, parts=[1])
-    await stage.hang_up(call)
+    call = unsettled.growing
     verdict = (await stage.ended(call)).verdict
     assert verdict
     assert (verdict.total, verdict.settled) == (call.total, True)
+    await stage.heard(call, "verdict")
     assert [line["reason"] for line in stage.log(call, "waiting")] == [
         "one answer, waiting for a second that agrees",
         "the cost still grows",
     ]
 
 
-async def test_the_last_age_ends_the_waiting(stage: Stage) -> None:
-    """A cost that still grows at the last age is judged as it is then, and said not to be settled.
-
-    The verdict's total is that of the last answer.
-    """
-    call = stage.world.call("webrtc")
-    _answer_in_turn(stage, call, parts=[1, 2])
-    await stage.hang_up(call)
+async def test_the_last_age_ends_the_waiting(stage: Stage, unsettled: Unsettled) -> None:
+    """A cost that grew until the last age is judged as it is then, and said not to be settled."""
+    call = unsettled.never
     verdict = (await stage.ended(call)).verdict
     assert verdict
     assert (verdict.total, verdict.settled) == (call.total, False)
 
 
-@pytest.mark.parametrize(
-    ("difference", "said"), [("0.10", []), ("0.40", ["low"])], ids=["small", "large"]
-)
 async def test_telnyx_reporting_another_cost_is_a_reason(
-    stage: Stage, difference: str, said: list[str]
+    stage: Stage, unsettled: Unsettled
 ) -> None:
-    """A `call.cost` that differs from its leg's part of the tree is kept, and alerted if large."""
-    call = stage.world.call("sip_inbound")
-    await stage.hang_up(call)
-    cost = envelopes.cost(call, call.legs[0], after_seconds=1)
-    assert (await stage.post(_dearer(cost, Decimal(difference)))).status_code == 202
-    await stage.ended(call)
-    (reason,) = (await stage.show(call))["verdict"]["reasons"]
+    """A `call.cost` that differs from its leg's part of the tree shows in the stored verdict."""
+    await stage.ended(unsettled.slightly_dearer)
+    shown = await stage.show(unsettled.slightly_dearer)
+    (reason,) = shown["verdict"]["reasons"]
     assert reason["code"] == "reported_difference"
-    assert Decimal(reason["excess"]) == Decimal(difference)
-    assert [severity_of(message) for message in await stage.told(call)] == said
+    assert Decimal(reason["excess"]) == Decimal("0.10")
+    assert shown["alerts"] == []
+
+
+async def test_a_large_difference_is_alerted(stage: Stage, unsettled: Unsettled) -> None:
+    """Where enough money is in such a difference, somebody is told."""
+    await stage.ended(unsettled.dearer)
+    (message,) = await stage.told(unsettled.dearer)
+    assert severity_of(message) == "low"
+    assert "call.cost reported" in message.all_text
 
 
 def _answer_in_turn(stage: Stage, call: Call, *, parts: list[int]) -> None:
@@ -230,9 +255,9 @@ def _answer_in_turn(stage: Stage, call: Call, *, parts: list[int]) -> None:
         stage.world.telnyx.faults.garbage(body, path=call.session_id)
 
 
-def _dearer(event: Delivery, difference: Decimal) -> Delivery:
+def _dearer(event: Delivery, difference: str) -> Delivery:
     payload = event.data["payload"]
     first, *others = payload["cost_parts"]
-    first = {**first, "cost": str(Decimal(first["cost"]) + difference)}
+    first = {**first, "cost": str(Decimal(first["cost"]) + Decimal(difference))}
     dearer = {**payload, "cost_parts": [first, *others]}
     return replace(event, data={**event.data, "payload": dearer})

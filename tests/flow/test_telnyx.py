@@ -6,7 +6,6 @@ Faults are set for single sessions, so that the tests leave each other alone.
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from functools import partial
 
 import pytest
 from starlette.applications import Starlette
@@ -14,8 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from service.records import State
+from service.records import Session, State
 from tests.flow.stage import Outside, Stage, now, open_stage
+from tests.world import envelopes
+from tests.world.clock import later
 from tests.world.faults import Fault
 from tests.world.model import Call
 from tests.world.server import LoopbackServer
@@ -131,7 +132,20 @@ async def test_a_cost_that_never_comes_is_unavailable(stage: Stage) -> None:
     assert session.verdict is None
     assert session.reason == "no cost came until the last age"
     assert await stage.postings(call) == []
-    assert stage.log(call, "unavailable")
+    assert len(await stage.heard(call, "unavailable")) == 1
+
+
+async def test_a_late_word_of_a_cost_opens_an_unavailable_session(stage: Stage) -> None:
+    """When a cost event comes after all, the session is asked for again and judged."""
+    call = stage.world.generator.make("sip_inbound", end=later(now(stage), -30))
+    await stage.hang_up(call)
+    await stage.ended(call, State.UNAVAILABLE)
+    stage.world.telnyx.add(call)
+    answer = await stage.post(envelopes.cost(call, call.legs[0], after_seconds=20))
+    assert (answer.status_code, answer.json()["status"]) == (202, "scheduled")
+    verdict = (await stage.ended(call)).verdict
+    assert verdict
+    assert verdict.total == call.total
 
 
 async def test_a_call_over_midnight_is_found_under_its_other_day(stage: Stage) -> None:
@@ -156,22 +170,37 @@ async def test_a_call_over_midnight_is_found_under_its_other_day(stage: Stage) -
 # --- trouble of ours ------------------------------------------------------------------------------
 
 
-async def test_a_question_that_is_wrong_uses_up_a_try(stage: Stage) -> None:
-    """What Telnyx calls a bad request is a failure of ours, and the fifth makes a dead letter."""
+@pytest.fixture(scope="module")
+async def dead(stage: Stage) -> tuple[Call, Session]:
+    """A session about which every question is called a bad request."""
     call = stage.past("sip_inbound")
     body = json.dumps({"errors": [{"code": "10015", "message": "Bad Request"}]}).encode()
-    stage.world.telnyx.faults.status(400, path=call.session_id, body=body, times=None)
+    stage.world.telnyx.faults.status(400, path=call.session_id, body=body, times=5)
     await stage.hang_up(call)
     for failures in range(1, 5):
-        await stage.until(partial(_has_failed, stage, call, failures), f"failure {failures}")
+        await stage.heard(call, "attempt failed", failures)
         await stage.hurry(call)
-    session = await stage.ended(call, State.DEAD)
+    return call, await stage.ended(call, State.DEAD)
+
+
+async def test_a_wrong_question_is_given_up_after_five_tries(
+    stage: Stage, dead: tuple[Call, Session]
+) -> None:
+    """A request that Telnyx calls wrong uses up a try; the fifth makes a dead letter, with why."""
+    call, session = dead
     assert "Bad Request" in session.reason
-    assert len(stage.asked(call)) == 5
+    assert session.verdict is None
+    failures = await stage.heard(call, "attempt failed", 5)
+    assert [line["dead"] for line in failures] == [False] * 4 + [True]
 
 
-def _has_failed(stage: Stage, call: Call, times: int) -> bool:
-    return len(stage.log(call, "attempt failed")) == times
+async def test_a_late_event_opens_a_dead_session(stage: Stage, dead: tuple[Call, Session]) -> None:
+    """An event that comes after the last try gives the session five new ones."""
+    call, _ = dead
+    answer = await stage.post(envelopes.cost(call, call.legs[0], after_seconds=20))
+    assert (answer.status_code, answer.json()["status"]) == (202, "scheduled")
+    await stage.ended(call)
+    assert await stage.failures(call) == 0
 
 
 # --- trouble of the whole account -----------------------------------------------------------------
@@ -243,7 +272,6 @@ _TROUBLE: dict[str, Callable[[], Fault]] = {
     "a reset": lambda: Fault("reset"),
     "a truncated body": lambda: Fault("truncate"),
     "an endless body": lambda: Fault("oversize", megabytes=16),
-    "an answer that stops halfway": lambda: Fault("stall", seconds=3600),
 }
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ async def test_an_event_of_no_interest_is_ignored(stage: Stage) -> None:
 
 async def test_a_late_leg_schedules_a_session_anew(stage: Stage) -> None:
     """A leg that ends after the verdict is answered as the first one was."""
-    call = stage.world.call("sip_outbound")
+    call = stage.past("sip_outbound")
     first, second = hangups(call)
     await stage.post(first)
     await stage.ended(call)
@@ -77,7 +78,7 @@ async def test_a_late_leg_schedules_a_session_anew(stage: Stage) -> None:
 
 async def test_a_texml_callback_leads_to_a_verdict(stage: Stage) -> None:
     """Form-encoded status callbacks are signed and understood as JSON events are."""
-    call = stage.world.call("ai_inbound")
+    call = stage.past("ai_inbound")
     statuses = {(await stage.post(event)).status_code for event in events_for(call, texml=True)}
     assert statuses == {202}
     verdict = (await stage.ended(call)).verdict
@@ -151,13 +152,15 @@ async def test_what_is_not_believed_learns_nothing(stage: Stage, forgery: str) -
 async def test_why_it_was_not_believed_is_for_the_operator(stage: Stage, forgery: str) -> None:
     """The reason for a 401 is in the log and in a metric."""
     reason, body = _FORGERIES[forgery], b"{}"
-    before = await stage.metric(stage.web, "tollwatch_refusals_total", reason=reason)
+    counted = await stage.metric(stage.web, "tollwatch_refusals_total", reason=reason)
+    logged = len(_refusals(stage, reason))
     await stage.send(body, headers=_forged(stage, body, forgery))
-    assert await stage.metric(stage.web, "tollwatch_refusals_total", reason=reason) == before + 1
-    (*_, line) = await stage.until(
-        lambda: stage.log(event="webhook refused"), "a log line of the refusal"
-    )
-    assert line["reason"] == reason
+    assert await stage.metric(stage.web, "tollwatch_refusals_total", reason=reason) == counted + 1
+    await stage.until(lambda: len(_refusals(stage, reason)) == logged + 1, "a line in the log")
+
+
+def _refusals(stage: Stage, reason: str) -> list[dict[str, Any]]:
+    return [line for line in stage.log(event="webhook refused") if line["reason"] == reason]
 
 
 # --- what can be read -----------------------------------------------------------------------------
@@ -183,7 +186,7 @@ async def test_signed_and_unreadable_is_a_400(stage: Stage, name: str) -> None:
 
 async def test_any_other_bad_field_counts_as_absent(stage: Stage) -> None:
     """Junk in every field but type and session does not keep a call from its verdict."""
-    call = stage.world.call("sip_inbound")
+    call = stage.past("sip_inbound")
     fields = ("start_time", "from", "to", "direction", "connection_id", "call_leg_id")
     payload = {**dict.fromkeys(fields, ("junk", 1)), "call_session_id": call.session_id}
     data = {"event_type": "call.hangup", "id": {}, "occurred_at": 10**30, "payload": payload}
@@ -260,7 +263,7 @@ async def _send_for_ever(writer: asyncio.StreamWriter, *, chunked: bool) -> None
 
 async def test_what_redis_cannot_take_is_sent_again_later(stage: Stage) -> None:
     """While Redis is down the answer is 503 with Retry-After; when it is back, 202 by itself."""
-    call = stage.world.call("sip_inbound")
+    call = stage.past("sip_inbound")
     (event,) = hangups(call)
     stage.valkey.stop()
     try:
@@ -281,6 +284,19 @@ async def test_a_redis_that_hangs_is_answered_for(stage: Stage) -> None:
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0
     # It may have been taken after all, once Redis went on: then it is not lost either.
+    assert await _is_taken_again(stage, event)
+
+
+async def test_a_redis_that_is_full_is_answered_for(stage: Stage) -> None:
+    """A Redis that answers but takes no more writes is a 503 too; with room again, a 202."""
+    (event,) = hangups(stage.world.call("sip_inbound"))
+    await stage.redis.config_set("maxmemory", "1")
+    try:
+        answer = await stage.post(event)
+    finally:
+        await stage.redis.config_set("maxmemory", "0")
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
     assert await _is_taken_again(stage, event)
 
 

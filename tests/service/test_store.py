@@ -178,7 +178,11 @@ async def test_a_leg_after_the_verdict_opens_the_session_again(redis: Redis) -> 
     assert await places(redis) == {"ended": END_MS + 500_000, "due": None}
     again = await store.session("s")
     assert again
-    assert (again.state, again.verdict, again.watch) == (State.OPEN, verdict(), Watch())
+    assert (again.state, again.verdict, again.watch) == (
+        State.OPEN,
+        verdict(),
+        Watch(end_ms=END_MS),
+    )
     assert await redis.ttl(keys.session_key("s")) == -1
 
 
@@ -227,11 +231,11 @@ async def test_leases_are_measured_by_one_clock(redis: Redis) -> None:
     line = session_line(redis)
     seconds, micros = await redis.time()
     before = seconds * 1000 + micros // 1000
-    assert await line.extend({"s": mine.token}, lease_ms=LEASE_MS) == 1
+    assert await line.extend({"s": mine.token}, lease_ms=LEASE_MS) == {"s"}
     score = (await places(redis))["due"]
     assert score is not None
     assert before + LEASE_MS <= score < before + LEASE_MS + 5000
-    assert await line.extend({"s": "stolen"}, lease_ms=LEASE_MS) == 0
+    assert await line.extend({"s": "stolen"}, lease_ms=LEASE_MS) == frozenset()
     assert await line.release({"s": mine.token}) == 1
     assert ((await places(redis))["due"] or 0) < before + LEASE_MS
 
@@ -260,7 +264,7 @@ async def test_failures_of_our_own_end_in_a_dead_letter(redis: Redis) -> None:
     for expected in (1, 2):
         (mine,) = await claim(redis, now_ms=now)
         failures = await store.fail(
-            "s", mine.token, now_ms=now, next_due_ms=now, most_failures=2, reason="boom"
+            "s", mine.token, now_ms=now, first_wait_ms=0, most_failures=2, reason="boom"
         )
         assert failures == expected
     dead = await store.session("s")
@@ -268,6 +272,33 @@ async def test_failures_of_our_own_end_in_a_dead_letter(redis: Redis) -> None:
     assert (dead.state, dead.reason) == (State.DEAD, "boom")
     assert await places(redis) == {"ended": None, "due": None}
     assert await store.record(scheduling(key="2"), now_ms=now) is Recorded.SCHEDULED
+
+
+async def test_an_event_during_the_last_failure_lives_on(redis: Redis) -> None:
+    """What comes while the last allowed try fails does not die with it."""
+    store = store_of(redis)
+    await store.record(scheduling(key="1"), now_ms=END_MS)
+    now = END_MS + DELAY_MS
+    (mine,) = await claim(redis, now_ms=now)
+    await store.record(scheduling(key="2", at_ms=END_MS), now_ms=now)
+    failures = await store.fail(
+        "s", mine.token, now_ms=now, first_wait_ms=0, most_failures=1, reason="boom"
+    )
+    assert failures == 0
+    assert await places(redis) == {"ended": None, "due": now}
+
+
+async def test_a_hold_is_not_cut_short_by_other_events(redis: Redis) -> None:
+    """While a session waits for an outage to end, only news of a cost makes it due at once."""
+    store = store_of(redis)
+    await store.record(scheduling(key="1", pulls=True, kind="call.cost"), now_ms=END_MS)
+    (mine,) = await claim(redis, now_ms=END_MS)
+    taken = await store.take("s", mine.token)
+    assert taken
+    held = Conclusion(State.OPEN, Watch(), END_MS + 60_000, "503", answered=False)
+    await store.conclude(taken, mine.token, held, now_ms=END_MS)
+    await store.record(scheduling(key="2", kind="call.analyzed", at_ms=END_MS), now_ms=END_MS)
+    assert await places(redis) == {"ended": None, "due": END_MS + 60_000}
 
 
 async def test_the_longest_overdue_comes_first(redis: Redis) -> None:
@@ -291,7 +322,7 @@ async def test_every_key_has_an_end_or_an_owner(redis: Redis) -> None:
     (post,) = await line.claim(limit=5, lease_ms=LEASE_MS, token="p", now_ms=END_MS)
     posting = await store.posting(post.id)
     assert posting
-    await store.deliver(posting, post.token, Delivery.POSTED, now_ms=END_MS)
+    assert await store.deliver(post.id, post.token, Delivery.POSTED, now_ms=END_MS) == 1
     endless = {key.decode() async for key in redis.scan_iter() if await redis.ttl(key) == -1}
     assert endless == {keys.SESSIONS, keys.ALERTS}
     await redis.delete(keys.session_key("s"), keys.alert_key("s:low"))
@@ -373,7 +404,7 @@ class Scheduler(RuleBasedStateMachine):
                 mine.id,
                 mine.token,
                 now_ms=self.now,
-                next_due_ms=self.now + 5000,
+                first_wait_ms=5000,
                 most_failures=2,
                 reason="x",
             )

@@ -9,6 +9,7 @@ from service.records import Fetch, Severity, State, Watch
 from tests.samples import END_MS, START_MS, assistant_call, event, ready, session
 from workers.analysis import decode_analysis
 from workers.attempt import Found, Held, NothingYet
+from workers.complete import is_cut
 from workers.decide import Rules, decide
 from workers.policy import BUILT_IN
 from workers.settle import Schedule
@@ -22,7 +23,8 @@ CHEAP_TOTAL = CHEAP["cost"]["total"]
 
 def found(answer: dict[str, Any], remarks: tuple[str, ...] = ()) -> Found:
     analysis = decode_analysis(msgspec.json.encode(answer))
-    return Found(analysis, build_tree(analysis, "call-session"), remarks)
+    tree = build_tree(analysis, "call-session")
+    return Found(analysis, tree, remarks, whole=not is_cut(tree))
 
 
 def at(age: int) -> int:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from service.records import Call, Event, Part, Reason, Reported, Severity, Verdict
 from tests.samples import END_MS, START_MS, analysis, assistant_call, event, node
 from workers.analysis import decode_analysis
+from workers.complete import is_cut
 from workers.judge import Case, judge
 from workers.policy import BUILT_IN, Ceiling, Policy, When
 from workers.tree import build_tree
@@ -21,7 +22,8 @@ NO_CEILINGS = BUILT_IN.model_copy(update={"ceilings": (), "max_session_cost": De
 
 def verdict(answer: dict[str, Any], policy: Policy = BUILT_IN, **case: Any) -> Verdict:
     tree = build_tree(decode_analysis(msgspec.json.encode(answer)), "call-session")
-    return judge(Case(tree=tree, **{"call": CALL} | case), policy, at_ms=END_MS)
+    known: dict[str, Any] = {"call": CALL, "whole": not is_cut(tree)}
+    return judge(Case(tree=tree, **known | case), policy, at_ms=END_MS)
 
 
 def codes(found: Verdict) -> dict[str, Severity | None]:
@@ -261,3 +263,56 @@ def test_a_dearer_session_is_never_less_severe(costs: list[Decimal]) -> None:
     assert [v.excess for v in found] == sorted(v.excess for v in found)
     ranks = [v.severity.rank if v.severity else 0 for v in found]
     assert ranks == sorted(ranks)
+
+
+def test_the_larger_of_total_and_sum_is_judged() -> None:
+    """A stated total below what the events add up to hides nothing."""
+    answer = analysis(node("call-session", "30.00", id="s", call_sec=3600))
+    answer["cost"]["total"] = "0.02"
+    found = verdict(answer, provisional=True, settled=False)
+    assert (found.total, codes(found)) == (Decimal("30.00"), {"session_cost": Severity.CRITICAL})
+
+
+def test_sums_above_grafted_parts_are_remarks() -> None:
+    """Where parts were fetched apart, Telnyx's own sums may leave them out: that is no reason."""
+    answer = legs()
+    answer["cost"]["total"] = "0.50"
+    found = verdict(answer, grafted=True)
+    assert found.reasons == ()
+    assert any("Telnyx's total" in remark for remark in found.remarks)
+
+
+def test_an_unknown_duration_is_not_a_minute() -> None:
+    """Without any duration, cost per minute says nothing; a webhook's own duration is enough."""
+    answer = analysis(node("call-session", "1.50", id="s"))
+    unknown = Call("s", end_ms=END_MS)
+    assert verdict(answer, call=unknown).reasons == ()
+    stated = Call("s", end_ms=END_MS, duration_seconds=1800)
+    assert verdict(answer, call=stated).duration_seconds == 1800
+
+
+def test_another_currency_is_not_compared() -> None:
+    """A limit in dollars is not held against yen; and usd is USD."""
+    yen = analysis(node("call-session", "50", id="s", currency="JPY", call_sec=600))
+    assert verdict(yen, provisional=True, settled=False).reasons == ()
+    assert set(codes(verdict(yen))) == {"foreign_currency"}
+    assert verdict(analysis(node("call-session", "0.2", id="s", currency="usd"))).reasons == ()
+
+
+def test_the_tree_tells_what_webhooks_did_not() -> None:
+    """Assistant and connection of a call are read from its records where no webhook named them."""
+    answer = assistant_call("0.1")
+    answer["root"]["children"][1]["children"][0]["record"]["assistant_id"] = "from-tree"
+    policy = with_ceiling("session_cost", "0.01", assistant="from-tree")
+    assert codes(verdict(answer, policy, call=Call("s", end_ms=END_MS)))
+
+
+def test_before_settling_the_highest_possible_ceiling_counts() -> None:
+    """While the assistant is not known yet, a ceiling that it may have is not crossed too early."""
+    general = Ceiling(measure="session_cost", limit=Decimal("0.05"))
+    special = Ceiling(measure="session_cost", limit=Decimal(3), when=When(assistant="a"))
+    policy = NO_CEILINGS.model_copy(update={"ceilings": (general, special)})
+    unknown = Call("s", start_ms=START_MS, end_ms=END_MS)
+    answer = assistant_call("0.1")
+    assert verdict(answer, policy, call=unknown, provisional=True, settled=False).reasons == ()
+    assert codes(verdict(answer, policy, call=unknown)) == {"session_cost": Severity.LOW}
