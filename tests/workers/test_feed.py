@@ -1,0 +1,99 @@
+"""Feeding arq: what is leased is run, given back or let go, and never held for nothing."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from arq.connections import ArqRedis
+from msgspec import json
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from service import keys
+from service.queue import Claim, session_line
+from service.store import Store
+from tests.samples import END_MS, scheduling
+from tests.world.processes import wait_until_async
+from workers import feed
+from workers.feed import Feeder
+
+pytestmark = pytest.mark.anyio
+
+
+class Broken:
+    """An arq whose pipeline loses its connection."""
+
+    def pipeline(self, **_: Any) -> Any:
+        raise RedisConnectionError("gone")
+
+
+@pytest.fixture
+async def feeder(redis: Redis) -> Feeder:
+    """A feeder of one due session."""
+    await Store(redis, retention_ms=1000).record(scheduling(at_ms=END_MS), now_ms=END_MS)
+    arq = ArqRedis(pool_or_conn=redis.connection_pool)
+    return Feeder(session_line(redis), "analyze", arq, 5, "me", json.encode)
+
+
+async def test_a_claim_becomes_a_job_of_this_workers_queue(feeder: Feeder, redis: Redis) -> None:
+    """A due session is leased, and lies in arq's queue of this worker."""
+    assert await feeder.feed("arq:queue:me") == 1
+    assert feeder.held == 1
+    assert await redis.zcard("arq:queue:me") == 1
+    assert await feeder.feed("arq:queue:me") == 0
+
+
+async def test_a_lease_that_cannot_be_handed_over_is_let_go(feeder: Feeder) -> None:
+    """If arq cannot be told, the lease is not kept: it ends by itself, and its place is free."""
+    arq = feeder.arq
+    feeder.arq = Broken()  # type: ignore[assignment]
+    with pytest.raises(RedisConnectionError):
+        await feeder.feed("arq:queue:me")
+    assert feeder.held == 0
+    feeder.arq = arq
+
+
+async def test_what_arq_never_began_is_let_go(
+    feeder: Feeder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease that was handed over and never begun is not renewed for ever."""
+    await feeder.feed("arq:queue:me")
+    monkeypatch.setattr(feed, "_START_SECONDS", 0.0)
+    beating = asyncio.create_task(feeder.beat())
+    await wait_until_async(lambda: feeder.held == 0, description="the lease is let go")
+    beating.cancel()
+
+
+async def test_what_another_has_taken_is_let_go(feeder: Feeder, redis: Redis) -> None:
+    """When somebody else holds the session by now, this worker's place for it is free again."""
+    await feeder.feed("arq:queue:me")
+    await redis.hset(keys.session_key("s"), "token", "another")  # type: ignore[misc]
+    beating = asyncio.create_task(feeder.beat())
+    await wait_until_async(lambda: feeder.held == 0, description="the place is free")
+    beating.cancel()
+
+
+async def test_cancelled_work_is_given_back_at_once(feeder: Feeder, redis: Redis) -> None:
+    """Work that is cancelled by a rollout is due again immediately, for anybody."""
+    (mine,) = await feeder.line.claim(limit=1, lease_ms=60_000, token="t")
+    begun = asyncio.Event()
+
+    async def work(claim: Claim) -> None:
+        async with feeder.working_on(claim):
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work(mine))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await feeder.line.claim(limit=1, lease_ms=60_000, token="other")
+
+
+async def test_what_was_not_begun_is_given_back_at_the_end(feeder: Feeder) -> None:
+    """At a worker's end, what it leased and did not begin is due again, and it is idle."""
+    await feeder.feed("arq:queue:me")
+    await feeder.release_unstarted()
+    await feeder.until_idle()
+    assert await feeder.line.claim(limit=1, lease_ms=60_000, token="other")
