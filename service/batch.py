@@ -59,19 +59,29 @@ class BatchedScript:
     def __init__(self, redis: Redis, text: str) -> None:
         self._script = redis.register_script(_FRAME % text)
         self._waiting: list[_Call] = []
-        self._sending: set[asyncio.Task[None]] = set()
+        self._sending = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, keys: Sequence[Value], args: Sequence[Value]) -> Any:
         """The script's answer to this call. Redis' errors pass through."""
         call = _Call(keys, args, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
-        if len(self._sending) < _AT_ONCE:
-            sending = asyncio.create_task(self._send_all())
-            self._sending.add(sending)
-            sending.add_done_callback(self._sending.discard)
+        if self._sending < _AT_ONCE:
+            self._sending += 1
+            task = asyncio.create_task(self._send_all())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await call.answer
 
     async def _send_all(self) -> None:
+        try:
+            await self._send_waiting()
+        finally:
+            # In the same step as the last look at what waits: a call that comes between the two
+            # would wait for ever.
+            self._sending -= 1
+
+    async def _send_waiting(self) -> None:
         while self._waiting:
             # Not those whose callers have stopped waiting: Redis was slow enough without them.
             waiting = [call for call in self._waiting if not call.answer.done()]
