@@ -1,7 +1,10 @@
 """Starts a worker: settings, policy, logs, the admin port, and an orderly end."""
 
 import asyncio
+import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import uvloop
@@ -21,8 +24,7 @@ _log = get_logger()
 def main() -> int:
     """Run until SIGTERM; the exit code. 2, with a line for each fault, where it cannot start."""
     try:
-        settings = WorkerSettings.load()
-        policy = read_policy(settings)
+        settings, policy = load(os.environ)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return CANNOT_START
@@ -35,15 +37,26 @@ def main() -> int:
     return 0
 
 
-def read_policy(settings: WorkerSettings) -> Policy:
-    """The policy that the settings name. Raises SettingsError with each of its faults."""
-    return _policy_of(settings).with_max_session_cost(settings.max_session_cost)
+def load(environ: Mapping[str, str]) -> tuple[WorkerSettings, Policy]:
+    """Settings and policy. Raises SettingsError with every fault of both."""
+    faults: list[str] = []
+    settings, policy = None, Policy()
+    try:
+        settings = WorkerSettings.load(environ)
+    except SettingsError as error:
+        faults += error.faults
+    path = environ.get("TOLLWATCH_POLICY", "").strip()
+    if path:
+        try:
+            policy = _read_policy(Path(path))
+        except SettingsError as error:
+            faults += error.faults
+    if faults or settings is None:
+        raise SettingsError(tuple(faults))
+    return settings, policy.with_max_session_cost(settings.max_session_cost)
 
 
-def _policy_of(settings: WorkerSettings) -> Policy:
-    path = settings.policy_path
-    if path is None:
-        return Policy()
+def _read_policy(path: Path) -> Policy:
     try:
         return parse_policy(path.read_text(encoding="utf-8"))
     except PolicyError as error:
