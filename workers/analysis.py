@@ -1,7 +1,8 @@
 """Session Analysis on the wire: what is read of Telnyx's answer, and what of it is kept.
 
-Only the fields named here are kept, so a transcript or a caller's name in a record gets no further. Scalars are read as whatever they are and made sense of later: fields
-came and went between Telnyx's versions, and one odd value must not hide the rest of the tree.
+Only the fields named here are kept, so a transcript or a caller's name in a record gets no further.
+Scalars are read as whatever they are and made sense of later: fields came and went between Telnyx's
+versions, and one odd value must not hide the rest of the tree.
 """
 
 from collections.abc import Iterator

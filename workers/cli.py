@@ -271,6 +271,35 @@ def sessions(
         typer.echo("no sessions", err=True)
 
 
+@app.command()
+def alerts(
+    context: typer.Context,
+    delivery: Annotated[
+        Literal["waiting", "posted", "refused", "kept"] | None,
+        typer.Option(help="Only those with this fate."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    format: Annotated[Literal["table", "ndjson"], typer.Option()] = "table",
+) -> None:
+    """List alerts and what became of them, the latest decided first."""
+    from service.records import Delivery
+    from workers import display, export
+    from workers.lookup import brief_alert, listed_alerts
+
+    wanted = Delivery(delivery) if delivery else None
+
+    async def read(redis: Any) -> list[Any]:
+        return [found async for found in listed_alerts(redis, delivery=wanted, limit=limit)]
+
+    found = _with_redis(_environ(context), read)
+    if format == "ndjson":
+        _write(export.compact(brief_alert(*each)) + "\n" for each in found)
+    elif found:
+        _print(display.alerts_view(found))
+    else:
+        typer.echo("no alerts", err=True)
+
+
 @policy_app.command("check")
 def policy_check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A policy in YAML.")],

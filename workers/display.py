@@ -327,6 +327,27 @@ def sessions_view(found: Iterable[tuple[str, Session | None]]) -> Table:
     return table
 
 
+def alerts_view(found: Iterable[tuple[str, Posting | None]]) -> Table:
+    """A list of alerts and what became of them; one that cannot be read says so."""
+    table = _table("session", "decided", "severity", ">cost", ">excess", "fate", ">tries", "why")
+    for alert_id, posting in found:
+        if posting is None:
+            table.add_row(said(alert_id), Text("cannot be read", "red"))
+            continue
+        alert, verdict = posting.alert, posting.alert.verdict
+        table.add_row(
+            said(alert.call.session_id),
+            Text(when(alert.decided_ms)),
+            Text(alert.severity, COLOURS[alert.severity]),
+            said(priced(verdict.total, verdict.currency)),
+            said(priced(verdict.excess, verdict.currency)),
+            Text(posting.delivery),
+            Text(str(posting.tries)),
+            said(posting.reason),
+        )
+    return table
+
+
 def _grade(verdict: Verdict | None) -> Text:
     if verdict is None:
         return Text()

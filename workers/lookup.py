@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from service import keys
 from service.connect import redis_pool
 from service.masking import mask
-from service.records import Call, Event, Session, Severity, State
+from service.records import Call, Delivery, Event, Session, Severity, State
 from service.store import Posting, Store
 from workers.analysis import Unreadable, decode_analysis, encode_analysis
 
@@ -97,6 +97,28 @@ async def listed(
             return
 
 
+async def listed_alerts(
+    redis: Redis, *, delivery: Delivery | None = None, limit: int
+) -> AsyncIterator[tuple[str, Posting | None]]:
+    """Up to `limit` alerts with that fate, the latest decided first; None for one not readable."""
+    store = _store(redis)
+    found = 0
+    async for alert_id in store.alert_ids():
+        try:
+            posting = await store.posting(alert_id)
+        except _UNREADABLE:
+            if delivery is not None:
+                continue
+            posting = None
+        else:
+            if posting is None or delivery not in {None, posting.delivery}:
+                continue
+        yield alert_id, posting
+        found += 1
+        if found >= limit:
+            return
+
+
 def _store(redis: Redis) -> Store:
     # Nothing is written here, so how long it would be kept does not matter.
     return Store(redis, retention_ms=0)
@@ -143,6 +165,27 @@ def brief(session_id: str, session: Session | None) -> dict[str, Any]:
         "severity": verdict.severity if verdict else None,
         "provisional": verdict.provisional if verdict else None,
         "alerted": session.alerted,
+    }
+
+
+def brief_alert(alert_id: str, posting: Posting | None) -> dict[str, Any]:
+    """One alert on one line, for JSON; without a posting, one that cannot be read."""
+    if posting is None:
+        return {"alert_id": alert_id, "delivery": "unreadable"}
+    alert, verdict = posting.alert, posting.alert.verdict
+    return {
+        "alert_id": alert_id,
+        "session_id": alert.call.session_id,
+        "decided_ms": alert.decided_ms,
+        "severity": alert.severity,
+        "total": verdict.total,
+        "excess": verdict.excess,
+        "currency": verdict.currency,
+        "reasons": [reason.code for reason in verdict.reasons if reason.severity],
+        "delivery": posting.delivery,
+        "tries": posting.tries,
+        "reason": posting.reason,
+        "changed_ms": posting.changed_ms or None,
     }
 
 

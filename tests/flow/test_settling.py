@@ -144,13 +144,19 @@ async def test_a_leg_that_ends_after_the_verdict_is_judged_anew(stage: Stage) ->
 # --- when a cost is asked for ---------------------------------------------------------------------
 
 
+def _word_of_a_cost(call: Call, kind: str) -> Delivery:
+    """An event that tells of a cost, as late as all of it is known."""
+    if kind == "call.cost":
+        return envelopes.cost(call, call.legs[0], after_seconds=300)
+    return envelopes.analyzed(call, call.legs[0], after_seconds=300)
+
+
 @pytest.mark.parametrize("kind", ["call.cost", "call.analyzed"])
 async def test_word_of_a_cost_pulls_the_fetch_forward(patient: Stage, kind: str) -> None:
     """An event that says a cost exists is followed by a fetch at once; an end alone waits."""
     ended, told = patient.world.call("ai_inbound"), patient.world.call("ai_inbound")
     await patient.hang_up(ended, told)
-    (word,) = (event for event in events_for(told, cost="new") if event.event_type == kind)
-    assert (await patient.post(word)).json() == {"status": "merged"}
+    assert (await patient.post(_word_of_a_cost(told, kind))).json() == {"status": "merged"}
     await patient.first_asked(told)
     assert patient.asked(ended) == []
 
@@ -159,8 +165,8 @@ async def test_analyzed_without_a_cost_pulls_nothing(patient: Stage) -> None:
     """`call.analyzed` with the words that there is no cost data leaves the fetch where it was."""
     vain, told = patient.world.call("ai_inbound"), patient.world.call("ai_inbound")
     await patient.hang_up(vain, told)
-    for event in (*events_for(vain, analyzed="none"), *events_for(told, analyzed="cost")):
-        await patient.post(event)
+    await patient.post(envelopes.analyzed(vain, vain.legs[0], after_seconds=300, with_cost=False))
+    await patient.post(_word_of_a_cost(told, "call.analyzed"))
     await patient.first_asked(told)
     assert patient.asked(vain) == []
 

@@ -525,6 +525,15 @@ def test_sessions_are_chosen(cli: Cli, kept: Kept) -> None:
     assert cli.run("sessions", "--state", "dead") == ("", "no sessions\n")
 
 
+def test_alerts_are_listed_with_their_fate(cli: Cli, kept: Kept) -> None:
+    """Each alert with what became of it; chosen by fate; none at all is said on stderr."""
+    text, _ = cli.run("alerts", "--format", "ndjson")
+    found = [msgspec.json.decode(line) for line in text.splitlines()]
+    assert [(each["session_id"], each["delivery"]) for each in found] == [("done", "waiting")]
+    assert cli.run("alerts")[0]
+    assert cli.run("alerts", "--delivery", "refused") == ("", "no alerts\n")
+
+
 def test_the_states_are_those_of_the_records() -> None:
     """Each state can be asked for."""
     help_text = CliRunner().invoke(app, ["sessions", "--help"]).stdout

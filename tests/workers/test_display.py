@@ -29,6 +29,7 @@ from tests.workers.trees import Branch, chain, guide, wire
 from workers.analysis import decode_analysis
 from workers.checks import Check, Result
 from workers.display import (
+    alerts_view,
     analysis_view,
     checks_view,
     policy_view,
@@ -232,6 +233,14 @@ def alert(**fields: Any) -> Posting:
     )
     whole = {"delivery": Delivery.WAITING, "tries": 0, "reason": "", "changed_ms": 0}
     return Posting(alert=decided, token=None, **{**whole, **fields})
+
+
+def test_the_list_of_alerts_says_what_became_of_each() -> None:
+    """A refused alert stands there with its fate and the reason; an unreadable one says so."""
+    refused = alert(delivery=Delivery.REFUSED, tries=2, reason="no_service")
+    found = lines_of(shown(alerts_view([("s:high", refused), ("x:low", None)])))
+    assert any("refused" in line and "no_service" in line for line in found)
+    assert any("x:low" in line and "cannot be read" in line for line in found)
 
 
 def test_a_session_is_shown_whole() -> None:
