@@ -72,4 +72,5 @@ lock: | $(VENV)/bin/python ## Pin the dependencies anew (ARGS=--upgrade: at thei
 	$(COMPILE) --group dev -c requirements/demo.txt -o requirements/dev.txt
 
 clean: ## Remove what the targets made, but for ./data
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+		.coverage .coverage.*

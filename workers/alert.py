@@ -21,7 +21,8 @@ from slack_sdk.models.blocks import (
 
 from service.money import ZERO
 from service.records import Alert, Call, Reason, Severity, Share, Verdict, moment
-from workers.products import label
+from workers.judge import CEILINGS as _CEILINGS
+from workers.products import ASSISTANT, INFERENCE, SIP_TRUNKING, is_known, label
 from workers.wording import amount, duration, factor, percent, priced
 
 # https://docs.slack.dev/reference/block-kit/blocks: header and section limits; the whole message
@@ -32,6 +33,7 @@ TEXT_LIMIT: Final = 300
 _SHOWN_REASONS: Final = 5
 _SHOWN_PRODUCTS: Final = 8
 _SHOWN_REMARKS: Final = 4
+_SHOWN_ADVICE: Final = 3
 _LONGEST_WORD: Final = 80
 _LONGEST_CODE: Final = 5
 _LONGEST_SENTENCE: Final = 240
@@ -46,15 +48,21 @@ _SIGNS: Final[dict[Severity, str]] = {
     Severity.CRITICAL: ":red_circle:",
 }
 
+_LOOP: Final = (
+    "look for a loop: a tool that fails and is called again, or two assistants that talk to each "
+    "other"
+)
+_BY_PRODUCT: Final[dict[str, str]] = {
+    ASSISTANT: "give the assistant a maximum duration, and hang up if a leg is still up",
+    INFERENCE: _LOOP,
+}
+_OUTBOUND: Final = (
+    "compare the destination's rate with the price list; if nobody meant to call there, block it "
+    "in the outbound voice profile"
+)
+_OTHERWISE: Final = "check what it was used for in this call, and whether it is meant to be on"
+
 _ADVICE: Final[dict[str, str]] = {
-    "session_cost": "See which part dominates below; end the call if it still runs, and give the "
-    "assistant or connection a maximum duration",
-    "cost_per_minute": "Check destination and unit rate against the price list; block the "
-    "destination in the outbound voice profile if nobody meant to call it",
-    "product_cost": "Check what this product was used for in the call, and whether it is meant to "
-    "be on",
-    "product_events": "Look for a loop: a tool that fails and is called again, or two assistants "
-    "that talk to each other",
     "double_charge": "Claim the second charge from Telnyx's support, with the session id",
     "reported_difference": "Compare webhook and session analysis, and ask Telnyx's support with "
     "the session id",
@@ -74,27 +82,26 @@ def fallback(alert: Alert) -> str:
     verdict = alert.verdict
     worst = verdict.reasons[0]
     line = (
-        f"{alert.severity.upper()}: {_headline(verdict)}, {amount(verdict.excess)} too much: "
-        f"{worst.text} (session {_clean(alert.call.session_id, _LONGEST_WORD)})"
+        f"{_headline(alert)}: {worst.text} (session {_clean(alert.call.session_id, _LONGEST_WORD)})"
     )
     return _escape(_clean(line, TEXT_LIMIT))
 
 
-def _headline(verdict: Verdict) -> str:
+def _headline(alert: Alert) -> str:
+    verdict = alert.verdict
     so_far = " so far" if verdict.provisional else ""
-    return f"a call cost {priced(verdict.total, _currency(verdict))}{so_far}"
+    return (
+        f"{alert.severity.capitalize()}: {priced(verdict.total, _currency(verdict))} for one "
+        f"call{so_far}, {amount(verdict.excess)} too much"
+    )
 
 
 def _blocks(alert: Alert) -> Iterator[Block]:
     verdict, call = alert.verdict, alert.call
-    so_far = " so far" if verdict.provisional else ""
-    currency = _currency(verdict)
-    title = f"{priced(verdict.total, currency)}{so_far} for one call – {alert.severity}"
-    yield HeaderBlock(
-        text=PlainTextObject(text=f"{_SIGNS[alert.severity]} {title}"[:HEADER_LIMIT], emoji=True)
-    )
+    title = f"{_SIGNS[alert.severity]} {_headline(alert)}"
+    yield HeaderBlock(text=PlainTextObject(text=title[:HEADER_LIMIT], emoji=True))
     yield _plain_section(_why(verdict))
-    yield _section(f"*In excess:* {amount(verdict.excess)} {currency}{_standing(verdict)}")
+    yield _section(_excess(verdict))
     yield _section(_where(verdict))
     yield DividerBlock()
     yield _section(_which(call, verdict))
@@ -113,15 +120,44 @@ def _why(verdict: Verdict) -> str:
 
 
 def _sentence(reason: Reason) -> str:
-    times = factor(reason.observed, reason.limit) if reason.observed > reason.limit else ""
+    is_ceiling = reason.code in _CEILINGS and reason.observed > reason.limit
+    times = factor(reason.observed, reason.limit) if is_ceiling else ""
     sentence = _clean(reason.text, _LONGEST_SENTENCE)
     return f"{sentence} – {times}" if times else sentence
+
+
+def _excess(verdict: Verdict) -> str:
+    money = priced(verdict.excess, _currency(verdict))
+    alerting = [reason for reason in verdict.reasons if reason.severity]
+    leading = max(alerting, key=lambda r: r.excess, default=None)
+    over = _over(leading, verdict) if leading else ""
+    return f"*In excess:* {money}{over}{_standing(verdict)}"
+
+
+def _over(reason: Reason, verdict: Verdict) -> str:
+    """What the excess is above."""
+    match reason.code:
+        case "session_cost":
+            return f", above the {amount(reason.limit)} that a session may cost"
+        case "cost_per_minute":
+            length = duration(max(60, verdict.duration_seconds))
+            return f", above what {length} may cost at {amount(reason.limit)} a minute"
+        case "product_cost":
+            return f", above the {amount(reason.limit)} that this product may cost"
+        case "product_events":
+            return f", for the events beyond the first {reason.limit:f}"
+        case _:
+            return ""
 
 
 def _standing(verdict: Verdict) -> str:
     if verdict.provisional:
         return " (provisional: more cost may come)"
-    return "" if verdict.settled else " (not settled: Telnyx's answers had not come to rest)"
+    return (
+        ""
+        if verdict.settled
+        else " (it may still change: Telnyx's last answers differed, and it is not asked again)"
+    )
 
 
 def _where(verdict: Verdict) -> str:
@@ -145,7 +181,12 @@ def _row(product: Share, currency: str) -> str:
 def _which(call: Call, verdict: Verdict) -> str:
     facts = [("Session", f"`{_escape(_code(call.session_id))}`")]
     if call.start_ms or call.end_ms:
-        facts.append(("When", _date(moment(call.start_ms or call.end_ms or 0))))
+        facts.append(
+            (
+                "Started" if call.start_ms else "Ended",
+                _date(moment(call.start_ms or call.end_ms or 0)),
+            )
+        )
     facts.append(("Duration", duration(verdict.duration_seconds)))
     named = (
         ("Direction", call.direction),
@@ -162,12 +203,28 @@ def _which(call: Call, verdict: Verdict) -> str:
 
 def _next(alert: Alert) -> str:
     alerting = [reason for reason in alert.verdict.reasons if reason.severity]
-    advice = dict.fromkeys(_ADVICE.get(r.code, _ADVICE_OTHERWISE) for r in alerting)
-    lines = [f"• {line}" for line in list(advice)[:3]]
+    advice = dict.fromkeys(_advice(reason, alert) for reason in alerting)
+    lines = [f"• {line}" for line in list(advice)[:_SHOWN_ADVICE]]
     session = _escape(_code(alert.call.session_id))
     lines.append(f"• The whole cost tree: `tollwatch show {session}`")
     lines.append(f"• <{_PORTAL}|Telnyx portal>  ·  <{_GUIDE}|Session Analysis guide>")
     return "*What to do:*\n" + "\n".join(lines)
+
+
+def _advice(reason: Reason, alert: Alert) -> str:
+    if reason.code not in _CEILINGS:
+        return _ADVICE.get(reason.code, _ADVICE_OTHERWISE)
+    shares = {share.product: share for share in alert.verdict.products}
+    dearest = next(iter(alert.verdict.products), None)
+    part = shares.get(reason.product or "", dearest)
+    if part is None:
+        return _ADVICE_OTHERWISE
+    advice = _BY_PRODUCT.get(part.product, _OTHERWISE)
+    if part.product == SIP_TRUNKING and alert.call.direction != "inbound":
+        advice = _OUTBOUND
+    # The name is from outside where it is none of the known ones.
+    name = label(part.product) if is_known(part.product) else f"`{_escape(_code(part.product))}`"
+    return f"{name} is {_escape(percent(part.share))} of the cost: {advice}"
 
 
 def _small(verdict: Verdict) -> Iterable[str]:

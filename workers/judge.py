@@ -27,11 +27,9 @@ COST_PER_MINUTE: Final = "cost_per_minute"
 PRODUCT_COST: Final = "product_cost"
 PRODUCT_EVENTS: Final = "product_events"
 
+CEILINGS: Final = (SESSION_COST, COST_PER_MINUTE, PRODUCT_COST, PRODUCT_EVENTS)
 CODES: Final = (
-    SESSION_COST,
-    COST_PER_MINUTE,
-    PRODUCT_COST,
-    PRODUCT_EVENTS,
+    *CEILINGS,
     "foreign_currency",
     "double_charge",
     "reported_difference",
@@ -289,12 +287,16 @@ def _double_charges(tree: CostTree) -> Iterator[Reason]:
             yield Reason(
                 code="double_charge",
                 product=first.product,
-                text=f"{label(first.product)} of {priced(first.cost, tree.currency)} was charged "
-                f"{len(events)} times for the same leg and time",
+                text=f"{label(first.product)} was charged {_times(len(events))} for the same leg "
+                f"and time: {len(events)} × {priced(first.cost, tree.currency)}",
                 observed=first.cost * len(events),
                 limit=first.cost,
                 excess=first.cost * (len(events) - 1),
             )
+
+
+def _times(count: int) -> str:
+    return "twice" if count == 2 else f"{count} times"  # noqa: PLR2004
 
 
 def _charge(event: CostEvent) -> tuple[object, ...] | None:

@@ -95,7 +95,7 @@ def test_the_fallback_makes_sense_alone() -> None:
     """The phone's one line has severity, cost, excess, reason and session."""
     line = fallback(alert())
     assert "\n" not in line
-    for word in ("LOW", "4.37 USD", "0.61", "412 times", CALL.session_id):
+    for word in ("Low", "4.37 USD", "0.61", "412 times", CALL.session_id):
         assert word in line
 
 
