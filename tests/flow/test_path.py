@@ -98,9 +98,8 @@ async def test_an_alert_states_what_the_call_cost(day: Day, anomaly: str) -> Non
     await day.stage.ended(call)
     message = (await day.stage.told(call))[-1]
     whole = f"{call.total:.2f}" if call.total >= 1 else f"{call.total:.4f}".rstrip("0")
-    assert f" {whole} USD for one call" in message.all_text or " USD so far for one call" in (
-        message.all_text
-    )
+    said = message.all_text
+    assert f" {whole} USD for one call," in said or " USD for one call so far" in said
 
 
 async def test_a_late_charge_is_still_found(day: Day) -> None:
