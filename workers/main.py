@@ -54,6 +54,7 @@ _RESTART_SECONDS: Final = 1.0
 _WATCH_SECONDS: Final = 5.0
 _TRIM_EVERY: Final = 60
 _REDIS_SECONDS: Final = 5.0
+_CANCEL_SECONDS: Final = 0.2
 
 _log = get_logger()
 
@@ -252,10 +253,19 @@ class WorkerProcess:
 
 
 async def _cancelled(tasks: Iterable["asyncio.Task[Any]"]) -> None:
-    cancelled = list(tasks)
-    for task in cancelled:
-        task.cancel()
-    await asyncio.gather(*cancelled, return_exceptions=True)
+    """End the tasks, whatever they are doing.
+
+    Once is not enough: a cancellation that comes while a connection to Redis is being made is taken
+    for that connection's time-out, and the loop goes on.
+    """
+    every = list(tasks)
+    left = {task for task in every if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_CANCEL_SECONDS)
+    # Their exceptions are of no interest any more, but have to be looked at.
+    await asyncio.gather(*every, return_exceptions=True)
 
 
 @asynccontextmanager

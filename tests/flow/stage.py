@@ -23,6 +23,9 @@ import httpx
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ConstantBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service import keys
 from service.records import Delivery as Fate
@@ -321,7 +324,11 @@ async def open_stage(
         for number in range(1, workers + 1)
     ]
     async with AsyncExitStack() as stack:
-        redis = await stack.enter_async_context(Redis.from_url(redis_url))
+        # Tests restart the server, too.
+        retry = Retry(ConstantBackoff(0.05), 20)
+        redis = await stack.enter_async_context(
+            Redis.from_url(redis_url, retry=retry, retry_on_error=[RedisConnectionError])
+        )
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=10, trust_env=False))
         await stack.enter_async_context(running(*worker_processes, web_process))
         store = Store(redis, retention_ms=86_400_000)
@@ -332,7 +339,10 @@ async def open_stage(
 
 @asynccontextmanager
 async def running(*servers: Server) -> AsyncIterator[None]:
-    """The processes, ready. Waiting is done in threads: the outside has to go on answering."""
+    """The processes, ready. Waiting is done in threads: the outside has to go on answering.
+
+    At the end each that still runs is told to stop. Raises ProcessFailed where one does not obey.
+    """
     try:
         for server in servers:
             server.start()
@@ -340,7 +350,11 @@ async def running(*servers: Server) -> AsyncIterator[None]:
             await asyncio.to_thread(server.wait_ready)
         yield
     finally:
-        await asyncio.gather(*(asyncio.to_thread(server.terminate) for server in servers))
+        left = [server for server in servers if server.is_running]
+        await asyncio.gather(*(asyncio.to_thread(server.terminate) for server in left))
+    for server in left:
+        if server.returncode:
+            raise server.failure("when it was told to stop")
 
 
 async def half_a_webhook(

@@ -14,12 +14,15 @@ import httpx
 import pytest
 
 from service.records import Delivery, State
+from service.settings import WorkerSettings
 from tests.flow.stage import Outside, Stage, half_a_webhook, hangups, open_outside, open_stage
 from tests.world import processes
 from tests.world.model import Call
 from tests.world.processes import Process, Server
 from tests.world.valkey import Valkey
 from tests.world.world import World
+from workers.main import WorkerProcess, create_worker
+from workers.policy import Policy
 
 pytestmark = pytest.mark.anyio
 
@@ -208,7 +211,8 @@ async def test_a_worker_goes_on_when_redis_has_restarted(shaken: Stage) -> None:
     await shaken.until(lambda: slow.taken, "an attempt")
     shaken.valkey.restart()
     for call in (waiting, in_work):
-        verdict = (await shaken.ended(call)).verdict
+        # A lease whose claim was answered by nobody has to end first.
+        verdict = (await shaken.ended(call, timeout_seconds=30)).verdict
         assert verdict
         assert verdict.total == call.total
     assert shaken.worker.is_running
@@ -261,6 +265,42 @@ async def test_an_attempt_in_flight_is_finished_at_the_end(outside: Outside) -> 
         stage.worker.send_signal(signal.SIGTERM)
         assert await _exit_code(stage.worker) == 0
         assert (await stage.session(call)).state is State.VERDICT
+
+
+async def test_a_worker_stops_whatever_it_is_doing(outside: Outside) -> None:
+    """A worker that is told to stop does so, at whichever moment of its life.
+
+    In this process, because forty of its own would take too long.
+    """
+    environ = {
+        "REDIS_URL": outside.redis_url(9),
+        "TELNYX_API_URL": outside.world.telnyx_url,
+        "TELNYX_API_KEY": outside.world.api_key,
+    }
+    settings = WorkerSettings.load(environ)
+    for moment in range(40):
+        async with create_worker(settings, Policy()) as worker:
+            stuck = await _stuck_after(worker, moment / 1000)
+        assert not stuck, f"told to stop after {moment} ms, at work 5 s later: {stuck}"
+
+
+async def _stuck_after(worker: WorkerProcess, seconds: float) -> list[str]:
+    """Run the worker for so long; what is still at work five seconds after it was told to stop."""
+    stop = asyncio.Event()
+    working = asyncio.create_task(worker.run(stop))
+    await asyncio.wait([working], timeout=seconds)
+    stop.set()
+    await asyncio.wait([working], timeout=5)
+    if working.done():
+        return []
+    left = {task for task in worker._background if not task.done()}
+    stuck = sorted(task.get_name() for task in left)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=0.1)
+    await working
+    return stuck
 
 
 async def test_a_post_in_flight_is_finished_at_the_end(outside: Outside) -> None:
