@@ -240,7 +240,7 @@ async def test_too_large_is_said_before_all_has_come(stage: Stage, framing: str)
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"POST /webhooks/telnyx HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n"
     writer.write(head.encode())
-    sending = asyncio.create_task(_send_for_ever(writer, chunked="chunked" in framing))
+    sending = asyncio.create_task(_send_most(writer, chunked="chunked" in framing))
     try:
         status = await asyncio.wait_for(reader.readline(), 10)
     finally:
@@ -250,10 +250,11 @@ async def test_too_large_is_said_before_all_has_come(stage: Stage, framing: str)
     assert status.split()[1] == b"413"
 
 
-async def _send_for_ever(writer: asyncio.StreamWriter, *, chunked: bool) -> None:
+async def _send_most(writer: asyncio.StreamWriter, *, chunked: bool) -> None:
+    """30 MiB of a body that never comes to its end; beyond 64 MiB the web process hangs up."""
     piece = b" " * 65_536
     framed = b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
-    while True:
+    for _ in range(480):
         writer.write(framed)
         await writer.drain()
 
