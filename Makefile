@@ -62,8 +62,9 @@ docs: setup ## Write the README's settings table anew from the code
 	@$(BIN)/python -m tests.settings_table
 
 # No index address may get into these files: they hold names, versions and hashes.
+# Extras are kept: without them an older pip looks for the newest version of what has some, and fails.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(ARGS) pyproject.toml
+	--no-strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(ARGS) pyproject.toml
 
 lock: | $(VENV)/bin/python ## Pin the dependencies anew (ARGS=--upgrade: at their newest)
 	$(PIP) uv
