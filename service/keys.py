@@ -13,6 +13,9 @@
 `tollwatch:outbox` (sorted set): alerts by the time of their next post, or by the end of their
     lease. The poster removes them.
 `tollwatch:alerts` (sorted set): all alerts by time of decision, the index of lists. Housekeeping.
+`tollwatch:telnyx:{endpoint}` (hash): what may be asked of Telnyx now, see `service.gate`. A day
+    after the last answer.
+`tollwatch:telnyx:{endpoint}:suspects` (set): sessions that got no answer, while none did. A day.
 `tollwatch:ready` (string): what readiness writes. A minute.
 `arq:*`: arq's own; jobs that a live worker holds, each worker's queue and health. Minutes.
 
@@ -30,6 +33,7 @@ ANALYSIS: Final = "tollwatch:analysis:"
 ALERT: Final = "tollwatch:alert:"
 OUTBOX: Final = "tollwatch:outbox"
 ALERTS: Final = "tollwatch:alerts"
+GATE: Final = "tollwatch:telnyx:"
 
 
 def session_key(session_id: str) -> str:
@@ -45,3 +49,13 @@ def analysis_key(session_id: str) -> str:
 def alert_key(alert_id: str) -> str:
     """The hash of one alert."""
     return ALERT + alert_id
+
+
+def gate_key(endpoint: str) -> str:
+    """What may be asked of one of Telnyx's endpoints."""
+    return GATE + endpoint
+
+
+def suspects_key(gate: str) -> str:
+    """Which sessions got no answer there, while none did."""
+    return f"{gate}:suspects"

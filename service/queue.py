@@ -10,6 +10,7 @@ arq runs the jobs, but is not what remembers them: its own queue holds only what
 leased at this moment, and may be lost whole.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,38 +18,56 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from service import keys
-
-# Leases are measured by Redis' own clock: the clocks of workers differ, and one that is minutes
-# ahead must not take away what the others hold. Tests give a time of their own.
-_CLOCK: Final = """
-local function clock(given)
-  if given ~= '' then return tonumber(given) end
-  local t = redis.call('TIME')
-  return t[1] * 1000 + math.floor(t[2] / 1000)
-end
-"""
+from service.clock import CLOCK
+from service.gate import ALLOW
 
 # Ripe ids (sessions whose first fetch is due) come over from the waiting set first. The limit on
-# both steps bounds the time of one script, whatever the backlog.
+# every step bounds the time of one script, whatever the backlog.
+#
+# Behind a backlog what is due now would wait for hours: so where there is more than can be claimed,
+# every second place goes to what became due of late, and both are served in order of due time.
 _CLAIM: Final = (
-    _CLOCK
+    CLOCK
+    + ALLOW
     + """
-local due, waiting = KEYS[1], KEYS[2]
+local due, waiting, gate = KEYS[1], KEYS[2], KEYS[3]
 local limit, lease = tonumber(ARGV[2]), tonumber(ARGV[3])
 local token, prefix, delay = ARGV[4], ARGV[5], tonumber(ARGV[6])
+local fresh_ms, fresh_first = tonumber(ARGV[7]), ARGV[8] == '1'
 local now = clock(ARGV[1])
 local lease_end = string.format('%.0f', now + lease)
-if waiting then
-  local ripe = redis.call(
-    'ZRANGEBYSCORE', waiting, '-inf', now - delay, 'WITHSCORES', 'LIMIT', 0, limit * 2)
+local function ripen(from)
+  local ripe = redis.call('ZRANGEBYSCORE', waiting, from, now - delay, 'WITHSCORES',
+                          'LIMIT', 0, limit * 2)
   for i = 1, #ripe, 2 do
     redis.call('ZREM', waiting, ripe[i])
     redis.call('ZADD', due, string.format('%.0f', ripe[i + 1] + delay), ripe[i])
   end
+  return #ripe / 2 == limit * 2
 end
+if waiting ~= due and ripen('-inf') then ripen(now - delay - fresh_ms) end
+local function read(from)
+  return redis.call('ZRANGEBYSCORE', due, from, now, 'WITHSCORES', 'LIMIT', 0, limit)
+end
+local found = read('-inf')
+if #found == limit * 2 then
+  local old, fresh, seen, mixed = found, read(now - fresh_ms), {}, {}
+  local turns = fresh_first and {fresh, old} or {old, fresh}
+  for i = 1, limit * 2, 2 do
+    for _, rows in ipairs(turns) do
+      if rows[i] and not seen[rows[i]] and #mixed < limit * 2 then
+        seen[rows[i]] = true
+        mixed[#mixed + 1] = rows[i]
+        mixed[#mixed + 1] = rows[i + 1]
+      end
+    end
+  end
+  found = mixed
+end
+local most = #found / 2
+if gate ~= due then most = allow(gate, now, most, 0.2) end
 local claimed = {}
-local found = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, limit)
-for i = 1, #found, 2 do
+for i = 1, most * 2, 2 do
   local id, key = found[i], prefix .. found[i]
   if redis.call('EXISTS', key) == 0 then
     redis.call('ZREM', due, id)
@@ -65,7 +84,7 @@ return claimed
 )
 
 _EXTEND: Final = (
-    _CLOCK
+    CLOCK
     + """
 local kept, until_ms = {}, string.format('%.0f', clock('') + ARGV[1])
 for i = 3, #ARGV, 2 do
@@ -79,7 +98,7 @@ return kept
 )
 
 _RELEASE: Final = (
-    _CLOCK
+    CLOCK
     + """
 local released, due_ms = 0, string.format('%.0f', clock('') + ARGV[1])
 for i = 3, #ARGV, 2 do
@@ -93,6 +112,9 @@ end
 return released
 """
 )
+
+FRESH_MS: Final = 300_000
+"""What became due within these five minutes is served beside a backlog, not behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +131,18 @@ class Claim:
 class Line:
     """One line of work: claim what is due, keep the lease, give it back."""
 
-    def __init__(self, redis: Redis, *, due: str, prefix: str, waiting: str | None = None) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        due: str,
+        prefix: str,
+        waiting: str | None = None,
+        gate: str | None = None,
+    ) -> None:
         self._due = due
+        self._gate = gate
+        self._numbers = itertools.count()
         self._prefix = prefix
         self._waiting = waiting
         self._redis = redis
@@ -127,15 +159,20 @@ class Line:
         delay_ms: int = 0,
         now_ms: int | None = None,
     ) -> list[Claim]:
-        """Up to `limit` ids that are due, the longest overdue first, leased under `token`.
+        """Up to `limit` ids that are due, leased under `token`, the longest overdue first.
+
+        Behind a backlog every second one is of those that became due of late. Of a line with a
+        gate no more come than it lets through, each with a permit for one question.
 
         `token` must never be used for two claims. `delay_ms` is what waiting ids wait beyond their
         score. Without `now_ms` Redis' clock says what is due.
         """
         now = "" if now_ms is None else now_ms
-        names = [self._due, self._waiting] if self._waiting else [self._due]
+        fresh_first = str(next(self._numbers) % 2)
         found = await self._claim(
-            keys=names, args=[now, limit, lease_ms, token, self._prefix, delay_ms]
+            # A key that is not used must still be one: it may be all that a Redis user is allowed.
+            keys=[self._due, self._waiting or self._due, self._gate or self._due],
+            args=[now, limit, lease_ms, token, self._prefix, delay_ms, FRESH_MS, fresh_first],
         )
         return [
             Claim(id.decode(), mine.decode(), int(float(score)), bool(before))
@@ -186,8 +223,14 @@ class Depth:
 
 
 def session_line(redis: Redis) -> Line:
-    """Sessions whose analysis is to be fetched."""
-    return Line(redis, due=keys.DUE, prefix=keys.SESSION, waiting=keys.ENDED)
+    """Sessions whose analysis is to be fetched: no faster than Telnyx lets us ask."""
+    return Line(
+        redis,
+        due=keys.DUE,
+        prefix=keys.SESSION,
+        waiting=keys.ENDED,
+        gate=keys.gate_key("analysis"),
+    )
 
 
 def alert_line(redis: Redis) -> Line:

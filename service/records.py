@@ -199,6 +199,18 @@ class Alert(msgspec.Struct, omit_defaults=True, frozen=True):
     v: int = SCHEMA_VERSION
 
 
+class Notice(msgspec.Struct, omit_defaults=True, frozen=True):
+    """A message to the operators about the service itself; `id` keeps it from being told twice."""
+
+    id: str
+    kind: str
+    at_ms: int
+    text: str
+    """One line that makes sense alone."""
+    details: tuple[str, ...] = ()
+    v: int = SCHEMA_VERSION
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """One session as the worker and the command line see it: its events folded into one view.

@@ -227,6 +227,12 @@ class WorkerSettings(Settings):
     concurrency: Annotated[int, Field(ge=1, le=5000)] = Field(
         default=50, alias="TOLLWATCH_WORKER_CONCURRENCY", description="Sessions worked on at once"
     )
+    outage_notice_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
+        default=60,
+        alias="TOLLWATCH_OUTAGE_NOTICE_SECONDS",
+        description="How long Telnyx must have failed for all sessions before the operators are "
+        "told, once",
+    )
     policy_path: Path | None = Field(
         default=None,
         alias="TOLLWATCH_POLICY",

@@ -93,6 +93,8 @@ class Refused:
     status: int
     reason: str
     rate_limit: RateLimit | None = None
+    shut_seconds: float = 0.0
+    """How long nobody asks, where it has happened to all; 0: it may be this question's alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class Transient:
     name: ClassVar[str] = "transient"
     reason: str
     rate_limit: RateLimit | None = None
+    shut_seconds: float = 0.0
+    """As for `Refused`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,15 @@ from typing import Final
 
 from service.records import Session, Watch, moment
 from workers.analysis import Analysis
-from workers.answer import Invalid, Meaning, NotReady, RateLimited, Ready, Refused
+from workers.answer import (
+    Invalid,
+    Meaning,
+    NotReady,
+    RateLimited,
+    Ready,
+    Refused,
+    Transient,
+)
 from workers.attempt import Attempt, Found, Held, NothingYet
 from workers.complete import complete
 from workers.products import CALL_SESSION
@@ -33,16 +41,24 @@ async def fetch(
 ) -> Attempt:
     """The session's cost tree, as whole as it can be had. Raises WrongRequest."""
     meaning: Meaning = NotReady(404, "no cost yet")
-    for day in _days(session, watch, schedule, now_ms):
-        meaning = await _ask(telnyx, CALL_SESSION, session.id, day)
+    for count, day in enumerate(_days(session, watch, schedule, now_ms)):
+        # The claim has brought a permit for the first question.
+        meaning = await _ask(telnyx, CALL_SESSION, session.id, day, permitted=count == 0)
         # Only 404 can mean "the wrong day".
         if not _is_unknown(meaning):
             return await _understood(telnyx, meaning, watch, day)
     return await _understood(telnyx, meaning, watch, None)
 
 
-async def _ask(telnyx: TelnyxClient, record_type: str, event_id: str, day: date | None) -> Meaning:
-    meaning = await telnyx.analysis(record_type, event_id, date_time=day)
+async def _ask(
+    telnyx: TelnyxClient,
+    record_type: str,
+    event_id: str,
+    day: date | None,
+    *,
+    permitted: bool = False,
+) -> Meaning:
+    meaning = await telnyx.analysis(record_type, event_id, date_time=day, permitted=permitted)
     if isinstance(meaning, Invalid) and day is not None:
         # The date only helps Telnyx's search; if it is what Telnyx dislikes, we do without.
         return await telnyx.analysis(record_type, event_id, date_time=None)
@@ -105,13 +121,21 @@ async def _completed(telnyx: TelnyxClient, analysis: Analysis, day: date | None)
 def _held(meaning: Meaning, watch: Watch) -> Held:
     match meaning:
         case RateLimited(retry_after_seconds=seconds, reason=reason):
-            # Spread over the next window's first second, so that all do not come at once.
-            return Held(seconds + random.uniform(0, 1), f"rate-limited: {reason}")  # noqa: S311
-        case Refused(status=status, reason=reason):
-            return Held(_back_off(watch.held, *_REFUSED_SECONDS), f"refused ({status}): {reason}")
+            return Held(_spread(seconds), f"rate-limited: {reason}")
+        case Refused(status=status, reason=reason, shut_seconds=shut):
+            wait = _spread(shut) if shut else _back_off(watch.held, *_REFUSED_SECONDS)
+            return Held(wait, f"refused ({status}): {reason}")
+        case Transient(reason=reason, shut_seconds=shut) if shut:
+            # It has happened to all: no session is to wait longer than for it to be over.
+            return Held(_spread(shut), reason)
         case _:
             reason = getattr(meaning, "reason", "no answer")
             return Held(_back_off(watch.held, *_TRANSIENT_SECONDS), reason)
+
+
+def _spread(seconds: float) -> float:
+    """Over a second, so that all do not come at once."""
+    return seconds + random.uniform(0, 1)  # noqa: S311 - no secret depends on it
 
 
 def _back_off(times: int, first: float, longest: float) -> float:

@@ -25,6 +25,7 @@ from redis.exceptions import RedisError
 
 from service import __version__
 from service.connect import redis_pool
+from service.gate import Gate, Gates
 from service.health import Health, redis_check
 from service.logs import get_logger
 from service.metrics import create_registry
@@ -35,6 +36,7 @@ from workers.analyze import Analyst
 from workers.decide import Rules
 from workers.feed import Feeder
 from workers.metrics import WorkerMetrics
+from workers.notices import outage_notice
 from workers.policy import Policy
 from workers.post import Poster
 from workers.settle import Schedule
@@ -97,6 +99,8 @@ class WorkerProcess:
     settings: WorkerSettings
     arq: ArqRedis
     store: Store
+    gate: Gate
+    """What may be asked of Session Analysis."""
     sessions: Feeder
     alerts: Feeder
     analyst: Analyst
@@ -230,9 +234,25 @@ class WorkerProcess:
                 self.metrics.overdue.labels(name).set(depth.overdue)
                 self.metrics.oldest.labels(name).set(depth.oldest_overdue_ms / 1000)
             self.metrics.held.set(self.sessions.held)
+            await self._watch_telnyx(now)
             if turn % _TRIM_EVERY == 0:
                 await self.store.trim(now_ms=now)
             await asyncio.sleep(_WATCH_SECONDS)
+
+    async def _watch_telnyx(self, now: int) -> None:
+        outage = await self.gate.outage()
+        self.metrics.show_gate(outage, await self.gate.left(), now_ms=now)
+        if outage is None:
+            return
+        overdue = int(
+            (await self.sessions.line.depth(now_ms=now, delay_ms=self.sessions.delay_ms)).overdue
+        )
+        after_ms = self.settings.outage_notice_seconds * 1000
+        notice = outage_notice(outage, waiting=overdue, now_ms=now, after_ms=after_ms)
+        if notice:
+            if await self.store.notify(notice, now_ms=now):
+                _log.error("Telnyx fails for all", kind=notice.kind, reason=outage.reason)
+            await self.gate.told(now)
 
     async def _wind_down(self) -> None:
         feeders = (self.sessions, self.alerts)
@@ -281,6 +301,7 @@ async def create_worker(settings: WorkerSettings, policy: Policy) -> AsyncIterat
     async with AsyncExitStack() as stack:
         stack.push_async_callback(pool.disconnect)
         arq = ArqRedis(pool_or_conn=pool, job_serializer=json.encode, job_deserializer=json.decode)
+        gates = Gates(arq)
         telnyx = TelnyxClient(
             settings.api_url,
             settings.api_key,
@@ -288,19 +309,21 @@ async def create_worker(settings: WorkerSettings, policy: Policy) -> AsyncIterat
             # A session whose tree was cut asks several questions at once.
             connections=settings.concurrency * 2,
             observe=metrics.observe_fetch,
+            gates=gates,
         )
         await stack.enter_async_context(telnyx)
         slack = None
         if settings.slack_url:
             slack = SlackClient(settings.slack_url, version=__version__)
             await stack.enter_async_context(slack)
-        yield _assemble(settings, policy, arq, telnyx, slack, metrics, registry)
+        yield _assemble(settings, policy, arq, gates, telnyx, slack, metrics, registry)
 
 
 def _assemble(
     settings: WorkerSettings,
     policy: Policy,
     arq: ArqRedis,
+    gates: Gates,
     telnyx: TelnyxClient,
     slack: SlackClient | None,
     metrics: WorkerMetrics,
@@ -320,6 +343,7 @@ def _assemble(
         settings=settings,
         arq=arq,
         store=store,
+        gate=gates.of("analysis"),
         sessions=Feeder(
             session_line(arq),
             ANALYZE,

@@ -5,12 +5,14 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from service.gate import Heard, Outage
 from service.records import Severity, State
 from workers.judge import CODES
 
 MEANINGS: Final = ("ready", "not_ready", "rate_limited", "refused", "transient", "invalid")
 POST_OUTCOMES: Final = ("posted", "rate_limited", "transient", "refused", "kept", "failed")
 ATTEMPTS: Final = ("settled", "waiting", "held", "unavailable", "failed", "dead", "changed", "lost")
+OUTAGES: Final = (Heard.REFUSED, Heard.DOWN)
 
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _DWELL: Final = (0.1, 0.5, 1, 5, 15, 60, 300, 1800, 10_800)
@@ -84,6 +86,19 @@ class WorkerMetrics:
         self.restarts = Counter(
             "tollwatch_main_loop_restarts", "Restarts of arq's main loop", registry=registry
         )
+        self.outage = Gauge(
+            "tollwatch_telnyx_outage_seconds",
+            "How long Telnyx has failed for all sessions; 0 while it answers",
+            ["kind"],
+            registry=registry,
+        )
+        for kind in OUTAGES:
+            self.outage.labels(kind)
+        self.permits = Gauge(
+            "tollwatch_telnyx_permits_left",
+            "What is left of Telnyx's rate limit in the present window; -1 where none is known",
+            registry=registry,
+        )
         self.held = Gauge(
             "tollwatch_sessions_held", "Sessions leased by this worker", registry=registry
         )
@@ -92,6 +107,14 @@ class WorkerMetrics:
         self.oldest = _gauge(
             registry, "tollwatch_oldest_overdue_seconds", "How long the oldest has been overdue"
         )
+
+    def show_gate(self, outage: Outage | None, left: int | None, *, now_ms: int) -> None:
+        """Whether Telnyx fails for all, and what its rate limit leaves."""
+        for kind in OUTAGES:
+            lasts = outage is not None and outage.kind is kind
+            seconds = (now_ms - outage.since_ms) / 1000 if outage and lasts else 0
+            self.outage.labels(kind).set(max(0, seconds))
+        self.permits.set(-1 if left is None else left)
 
     def observe_fetch(self, meaning: str, seconds: float) -> None:
         """One answer of Telnyx, or its absence."""

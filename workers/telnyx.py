@@ -7,8 +7,11 @@ Analysis guide.
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
+from http import HTTPStatus
+from math import ceil
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias, TypeVar
 from urllib.parse import quote, urlencode
@@ -16,16 +19,23 @@ from urllib.parse import quote, urlencode
 import httpx
 from pydantic import SecretStr
 
+from service.gate import Gate, Gates, Heard, Window
 from workers.answer import (
+    DEFAULT_WAIT_SECONDS,
     Failure,
     Invalid,
     Meaning,
+    RateLimit,
+    RateLimited,
     Ready,
+    Refused,
     Transient,
+    bounded,
     meaning_of,
     read_as,
 )
 from workers.metadata import RecordType, RecordTypes, decode_record_type, decode_record_types
+from workers.products import CALL_SESSION
 from workers.transport import Answer, Timeouts, Unanswered, exchange, open_client
 
 MAX_DEPTH: Final = 5
@@ -42,7 +52,9 @@ T = TypeVar("T")
 class TelnyxClient:
     """Telnyx's Session Analysis, as an async context manager.
 
-    `observe` is told the meaning's name and the seconds that each question took.
+    `observe` is told the meaning's name and the seconds that each question took. With `gates` a
+    question needs a permit and may be answered without being asked: `RateLimited`. Redis' errors
+    then pass through.
     """
 
     def __init__(
@@ -55,11 +67,13 @@ class TelnyxClient:
         max_body_bytes: int = _MOST_BYTES,
         connections: int = 100,
         observe: Observe | None = None,
+        gates: Gates | None = None,
     ) -> None:
         self._base = api_url.rstrip("/") + "/session_analysis"
         self._timeouts = timeouts or Timeouts()
         self._most_bytes = max_body_bytes
         self._observe = observe
+        self._gates = gates
         self._client = open_client(
             self._timeouts,
             connections=connections,
@@ -89,8 +103,12 @@ class TelnyxClient:
         max_depth: int = MAX_DEPTH,
         expand: Literal["record", "none"] = "record",
         date_time: date | None = None,
+        permitted: bool = False,
     ) -> Meaning:
-        """The cost tree of one event. `date_time` narrows Telnyx's search to that UTC day."""
+        """The cost tree of one event. `date_time` narrows Telnyx's search to that UTC day.
+
+        `permitted`: a permit for the question was taken before, by the claim of its session.
+        """
         query = {
             "include_children": str(include_children).lower(),
             "max_depth": str(max_depth),
@@ -98,30 +116,47 @@ class TelnyxClient:
         }
         if date_time is not None:
             query["date_time"] = f"{date_time:%Y-%m-%d}"
-        return await self._ask((record_type, event_id), _meaning, query)
+        return await self._ask(
+            "analysis",
+            (record_type, event_id),
+            _meaning,
+            query,
+            # A bad session has many events: only sessions tell whether Telnyx fails for all.
+            subject=event_id if record_type == CALL_SESSION else None,
+            permitted=permitted,
+        )
 
     async def record_types(self) -> RecordTypes | Failure:
         """All record types, with their relationships."""
-        return await self._ask(("metadata",), partial(_decoded, decode_record_types))
+        return await self._ask("metadata", ("metadata",), partial(_decoded, decode_record_types))
 
     async def record_type(self, name: str) -> RecordType | Failure:
         """One record type; NotReady where Telnyx has no such type."""
-        return await self._ask(("metadata", name), partial(_decoded, decode_record_type))
+        return await self._ask(
+            "metadata", ("metadata", name), partial(_decoded, decode_record_type)
+        )
 
     async def _ask(
         self,
+        endpoint: str,
         parts: tuple[str, ...],
         read: Callable[[Answer], T | Failure],
         query: Mapping[str, str] | None = None,
+        *,
+        subject: str | None = None,
+        permitted: bool = False,
     ) -> T | Failure:
         if not all(map(_askable, parts)):
             return Invalid(0, "not an id or a record type that can be asked for")
+        gate = self._gates.of(endpoint) if self._gates else None
+        if gate and not permitted and (wait_ms := await gate.take()):
+            return RateLimited(bounded(ceil(wait_ms / 1000)), "nothing may be asked before")
         started = time.perf_counter()
         meaning = await self._answer(parts, read, query)
         if self._observe is not None:
             name = meaning.name if isinstance(meaning, Failure) else Ready.name
             self._observe(name, time.perf_counter() - started)
-        return meaning
+        return await _learned(gate, meaning, subject) if gate else meaning
 
     async def _answer(
         self,
@@ -146,6 +181,45 @@ class TelnyxClient:
         # One text: httpx parses a URL anew for each part that is put into it.
         url = f"{self._base}/{path}" + (f"?{urlencode(query)}" if query else "")
         return self._client.build_request("GET", url)
+
+
+async def _learned(gate: Gate, meaning: T | Failure, subject: str | None) -> T | Failure:
+    """Tells the gate what the answer says, and a failure how long the gate stays shut."""
+    limit = getattr(meaning, "rate_limit", None)
+    window = _window(limit) if limit else None
+    wait_ms = None
+    if isinstance(meaning, RateLimited) and not window:
+        wait_ms = meaning.retry_after_seconds * 1000
+    shut_ms = await gate.learn(
+        _heard(meaning),
+        subject=subject,
+        reason=getattr(meaning, "reason", ""),
+        window=window,
+        wait_ms=wait_ms,
+    )
+    if shut_ms and isinstance(meaning, Transient | Refused):
+        return replace(meaning, shut_seconds=shut_ms / 1000)
+    return meaning
+
+
+def _heard(meaning: object) -> Heard:
+    match meaning:
+        case RateLimited():
+            return Heard.LIMITED
+        case Refused(status=status):
+            # A 403 may be this session's alone: "verify that the key has access to this data".
+            return Heard.REFUSED if status == HTTPStatus.FORBIDDEN else Heard.LOCKED
+        case Transient():
+            return Heard.DOWN
+        case _:
+            return Heard.FINE
+
+
+def _window(limit: RateLimit) -> Window | None:
+    if limit.limit is None or limit.remaining is None or limit.reset_seconds is None:
+        return None
+    length = limit.window_seconds or DEFAULT_WAIT_SECONDS
+    return Window(limit.limit, limit.remaining, limit.reset_seconds * 1000, length * 1000)
 
 
 def _meaning(answer: Answer) -> Meaning:

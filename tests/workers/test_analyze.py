@@ -36,7 +36,9 @@ class Telnyx:
         self._meanings = list(meanings)
         self.days: list[Any] = []
 
-    async def analysis(self, record_type: str, event_id: str, *, date_time: Any = None) -> Meaning:
+    async def analysis(
+        self, record_type: str, event_id: str, *, date_time: Any = None, permitted: bool = False
+    ) -> Meaning:
         self.days.append(date_time)
         said = self._meanings.pop(0) if len(self._meanings) > 1 else self._meanings[0]
         if isinstance(said, Exception):
