@@ -25,7 +25,6 @@ from workers.analyze import MOST_FAILURES
 pytestmark = pytest.mark.anyio
 
 _SESSION_ANALYSIS = "/v2/session_analysis"
-_SESSIONS = 6
 
 
 @pytest.fixture(scope="module")
@@ -206,62 +205,6 @@ async def test_a_late_event_opens_a_dead_session(stage: Stage, dead: tuple[Call,
     assert await stage.failures(call) == 0
 
 
-# --- trouble of the whole account -----------------------------------------------------------------
-
-
-async def test_a_rate_limit_is_waited_out(stage: Stage) -> None:
-    """After a 429 a session is asked for again in a later window, and nothing is lost."""
-    window_seconds = 1
-    calls = _past_calls(stage)
-    stage.world.telnyx.limit(2, window_seconds=window_seconds)
-    try:
-        await stage.hang_up(*calls)
-        await _all_judged(stage, calls)
-    finally:
-        stage.world.telnyx.limit(None)
-    refused = [(call, r) for call in calls for r in stage.asked(call) if r.status == 429]
-    assert refused
-    for call, request in refused:
-        again = next(r for r in stage.asked(call) if r.at > request.at)
-        assert again.at // window_seconds > request.at // window_seconds
-
-
-async def test_a_refused_key_holds_all_sessions(stage: Stage) -> None:
-    """While the key is refused (401) no try is used up; with the right key all get verdicts."""
-    calls = _past_calls(stage)
-    right, stage.world.telnyx.api_key = stage.world.telnyx.api_key, "KEY_of_another_account"
-    try:
-        await stage.hang_up(*calls)
-        await _all_held(stage, calls, because="refused (401)")
-    finally:
-        stage.world.telnyx.api_key = right
-    await _drained(stage, calls)
-
-
-async def test_a_disabled_account_holds_all_sessions(stage: Stage) -> None:
-    """While the account has no funds (403) no try is used up; afterwards all get verdicts."""
-    calls = _past_calls(stage)
-    stage.world.telnyx.disabled = True
-    try:
-        await stage.hang_up(*calls)
-        await _all_held(stage, calls, because="refused (403)")
-    finally:
-        stage.world.telnyx.disabled = False
-    await _drained(stage, calls)
-
-
-async def test_an_outage_holds_all_sessions(stage: Stage) -> None:
-    """While every connection to Telnyx breaks no try is used up; afterwards all get verdicts."""
-    calls = _past_calls(stage)
-    fault = stage.world.telnyx.faults.reset(times=None)
-    try:
-        await stage.hang_up(*calls)
-        await _all_held(stage, calls)
-    finally:
-        fault.times = 0
-    await _drained(stage, calls)
-
-
 # --- trouble --------------------------------------------------------------------------------------
 
 _TROUBLE: dict[str, Callable[[], Fault]] = {
@@ -278,45 +221,26 @@ _TROUBLE: dict[str, Callable[[], Fault]] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-async def troubled(stage: Stage) -> dict[str, tuple[Call, Fault]]:
-    """One session for each trouble, all of them asked for from the module's start on."""
-    sessions = {}
-    for name, make in _TROUBLE.items():
-        call = stage.past("sip_inbound")
-        fault = replace(make(), path=call.session_id, times=None)
-        stage.world.telnyx.faults.add(fault)
-        sessions[name] = (call, fault)
-        await stage.hang_up(call)
-    return sessions
-
-
 @pytest.mark.parametrize("trouble", _TROUBLE)
-async def test_no_answer_ends_nothing(
-    stage: Stage, troubled: dict[str, tuple[Call, Fault]], trouble: str
-) -> None:
+async def test_no_answer_ends_nothing(stage: Stage, trouble: str) -> None:
     """While there is no answer the session is held without using up a try or an age.
 
     Even the last age has passed here. Once Telnyx answers, the session gets its verdict.
     """
-    call, fault = troubled[trouble]
-    await _all_held(stage, [call])
+    call = stage.past("sip_inbound")
+    fault = replace(_TROUBLE[trouble](), path=call.session_id, times=None)
+    stage.world.telnyx.faults.add(fault)
+    await stage.hang_up(call)
+    await _held(stage, call)
     fault.times = 0
-    await _drained(stage, [call])
+    await stage.hurry(call)
+    await _all_judged(stage, [call])
 
 
-async def _all_held(stage: Stage, calls: list[Call], *, because: str = "") -> None:
-    for call in calls:
-        session = await stage.held(call)
-        assert (session.state, session.watch.fetches) == (State.OPEN, ())
-        assert because in session.reason
-        assert await stage.failures(call) == 0
-
-
-async def _drained(stage: Stage, calls: list[Call]) -> None:
-    for call in calls:
-        await stage.hurry(call)
-    await _all_judged(stage, calls)
+async def _held(stage: Stage, call: Call) -> None:
+    session = await stage.held(call)
+    assert (session.state, session.watch.fetches) == (State.OPEN, ())
+    assert await stage.failures(call) == 0
 
 
 async def _all_judged(stage: Stage, calls: list[Call]) -> None:
@@ -324,7 +248,3 @@ async def _all_judged(stage: Stage, calls: list[Call]) -> None:
         verdict = (await stage.ended(call)).verdict
         assert verdict
         assert verdict.total == call.total
-
-
-def _past_calls(stage: Stage) -> list[Call]:
-    return [stage.past("sip_inbound") for _ in range(_SESSIONS)]
