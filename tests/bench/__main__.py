@@ -7,13 +7,18 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import sessions, webhooks
+from tests.bench import backlog, sessions, webhooks
 
 
 def main() -> None:
     """Run the benchmarks that are named, or all."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("names", nargs="*", default=["webhooks", "sessions"])
+    parser.add_argument(
+        "names",
+        nargs="*",
+        default=["webhooks", "sessions"],
+        help="webhooks, sessions, backlog (some minutes); the first two without a name",
+    )
     parser.add_argument("--rounds", type=int, default=webhooks.ROUNDS)
     arguments = parser.parse_args()
     console = Console()
@@ -21,6 +26,8 @@ def main() -> None:
         console.print(_webhooks(webhooks.run(arguments.rounds)))
     if "sessions" in arguments.names:
         console.print(_sessions(sessions.run()))
+    if "backlog" in arguments.names:
+        console.print(_backlog(backlog.run()))
 
 
 def _webhooks(rounds: Sequence[Sequence[webhooks.Result]]) -> Table:
@@ -56,6 +63,27 @@ def _sessions(result: sessions.Result) -> Table:
         f"{result.fetches / result.seconds:,.0f}",
         f"{result.seconds:.1f}",
     )
+    return table
+
+
+def _backlog(result: backlog.Result) -> Table:
+    table = Table(
+        title=f"{result.sessions:,} sessions due for three days, drained by one worker while "
+        f"{result.fresh} calls ended",
+        show_header=False,
+    )
+    rows = {
+        "verdicts per second": f"{result.per_second:,.0f}",
+        "seconds": f"{result.seconds:,.1f}",
+        "places a verdict came too late, at most": f"{result.displaced:,}",
+        "slowest new call: seconds from due to verdict": f"{result.slowest_fresh_seconds:.1f}",
+        "verdicts of the backlog meanwhile": f"{result.overtaken_by:,}",
+        "worker's memory at start, MiB": f"{result.start_mib:.0f}",
+        "at its peak": f"{result.peak_mib:.0f}",
+        "at the end": f"{result.end_mib:.0f}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
     return table
 
 
