@@ -17,6 +17,7 @@ from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from arq.utils import timestamp_ms
+from redis.exceptions import RedisError
 
 from service.queue import Claim, Line
 
@@ -46,6 +47,8 @@ class Feeder:
     _held: dict[str, str] = field(default_factory=dict)
     _started: set[str] = field(default_factory=set)
     _since: dict[str, float] = field(default_factory=dict)
+    _broken_off: dict[str, str] = field(default_factory=dict)
+    """Leases (id → token) of work that Redis' absence broke off: given back when it is there."""
     _idle: asyncio.Event = field(default_factory=asyncio.Event)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
@@ -63,6 +66,9 @@ class Feeder:
         except asyncio.CancelledError:
             # A rollout, not a failure: somebody else may begin this very moment.
             await asyncio.shield(self.line.release({claim.id: claim.token}))
+            raise
+        except RedisError:
+            self._broken_off[claim.id] = claim.token
             raise
         finally:
             self._started.discard(claim.id)
@@ -85,9 +91,10 @@ class Feeder:
             try:
                 await self._hand_over(claims, queue_name)
             except BaseException:
-                # Nobody will begin them: their leases must end, and their places are free.
+                # Nobody will begin them: their places are free, and others may have them.
                 for claim in claims:
                     self._drop(claim)
+                    self._broken_off[claim.id] = claim.token
                 raise
         return len(claims)
 
@@ -104,6 +111,7 @@ class Feeder:
         end. Nor of what is another's by now: its place is free again.
         """
         while True:
+            await self._give_back()
             now = time.monotonic()
             alive = {
                 id: token
@@ -129,6 +137,14 @@ class Feeder:
         for id, token in waiting.items():
             self._drop(Claim(id, token, 0, taken_over=False))
         await self.line.release(waiting)
+
+    async def _give_back(self) -> None:
+        """What was broken off is due again at once, instead of when its lease would end."""
+        if lost := dict(self._broken_off):
+            await self.line.release(lost)
+            for id, token in lost.items():
+                if self._broken_off.get(id) == token:
+                    del self._broken_off[id]
 
     def _drop(self, claim: Claim) -> None:
         if self._held.get(claim.id) == claim.token:

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -15,12 +17,14 @@ import pytest
 
 from service.records import Delivery, State
 from service.settings import WorkerSettings
-from tests.flow.stage import Outside, Stage, half_a_webhook, hangups, open_outside, open_stage
+from tests.flow.stage import Outside, Stage, half_a_webhook, hangups, now, open_outside, open_stage
 from tests.world import processes
+from tests.world.clock import later
 from tests.world.model import Call
 from tests.world.processes import Process, Server
 from tests.world.valkey import Valkey
 from tests.world.world import World
+from workers.feed import LEASE_MS
 from workers.main import WorkerProcess, create_worker
 from workers.policy import Policy
 
@@ -336,9 +340,14 @@ async def _is_stopping(stage: Stage) -> bool:
 
 async def _stuck(stage: Stage, call: Call) -> tuple[Server, Server]:
     """Let one of two workers be stuck at the call; that worker, and the other one."""
-    hanging = stage.world.telnyx.faults.stall(path=call.session_id)
+    stage.world.telnyx.faults.stall(path=call.session_id)
+    return await _asked_by(stage, call)
+
+
+async def _asked_by(stage: Stage, call: Call) -> tuple[Server, Server]:
+    """Let one of two workers ask for the call; that worker, and the other one."""
     await stage.hang_up(call)
-    await stage.until(lambda: hanging.taken, "an attempt")
+    await stage.first_asked(call)
     token = await stage.token(call)
     first, second = stage.workers
     started = await stage.until(lambda: [e for e in first.events if "worker_id" in e], "its id")
@@ -359,6 +368,15 @@ class Patience:
     """The worker that is left."""
     stalled: Call
     """Telnyx' first answer about it begins and does not go on."""
+    shared: Stage
+    """Two workers, with the grace period that is the default."""
+    long: Call
+    """An attempt at it takes longer than a lease."""
+    handed_on: Call
+    """So does this one's, whose worker is told to stop."""
+    stopped: Server
+    """That worker."""
+    told_at: float
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -370,7 +388,32 @@ async def patience(outside: Outside) -> AsyncIterator[Patience]:
         holder.kill()
         stage.world.telnyx.faults.stall(path=stalled.session_id)
         await stage.hang_up(stalled)
-        yield Patience(stage, orphan, survivor, stalled)
+        default = {"TOLLWATCH_GRACE_SECONDS": "20"}
+        async with open_stage(outside, ages="1", database=10, workers=2, worker=default) as shared:
+            long = _slow_call(shared)
+            _, other = await _asked_by(shared, long)
+            handed_on = await _held_by(shared, other)
+            other.send_signal(signal.SIGTERM)
+            yield Patience(
+                stage, orphan, survivor, stalled, shared, long, handed_on, other, time.monotonic()
+            )
+
+
+def _slow_call(stage: Stage) -> Call:
+    """An unknown call: two questions, each as long as a patient client bears, 26 s together."""
+    call = stage.world.generator.make("sip_inbound", end=later(now(stage), -30))
+    stage.world.telnyx.faults.delay(13, path=call.session_id, times=2)
+    return call
+
+
+async def _held_by(stage: Stage, wanted: Server) -> Call:
+    """A slow call that this worker has taken up."""
+    for _ in range(20):
+        call = _slow_call(stage)
+        holder, _ = await _asked_by(stage, call)
+        if holder is wanted:
+            return call
+    raise AssertionError(f"{wanted.name} took up none of 20 calls")
 
 
 async def test_two_workers_never_work_on_one_session_at_once(outside: Outside) -> None:
@@ -411,3 +454,23 @@ async def test_an_answer_that_stops_halfway_is_given_up(patience: Patience) -> N
     assert [request.fault for request in stage.asked(call)] == ["stall", None]
     assert len(await stage.heard(call, "waiting")) == 1
     assert stage.log(call, "attempt failed") == []
+
+
+async def test_a_job_longer_than_its_lease_is_not_taken_over(patience: Patience) -> None:
+    """A worker that lives keeps its lease for as long as its work takes."""
+    stage, call = patience.shared, patience.long
+    await stage.ended(call, State.UNAVAILABLE, timeout_seconds=60)
+    (ended,) = await stage.heard(call, "unavailable")
+    asked = stage.asked(call)
+    begun, done = asked[0].at, datetime.fromisoformat(ended["timestamp"]).timestamp()
+    assert done - begun > LEASE_MS / 1000
+    assert len(asked) == 2
+
+
+async def test_a_worker_stops_within_the_default_grace_whatever_it_does(patience: Patience) -> None:
+    """With the default settings SIGTERM ends a worker in half a minute, and costs no try."""
+    stage, call = patience.shared, patience.handed_on
+    remaining = 30 - (time.monotonic() - patience.told_at)
+    assert await asyncio.to_thread(patience.stopped.wait, max(0.1, remaining)) == 0
+    assert await stage.failures(call) == 0
+    await stage.ended(call, State.UNAVAILABLE, timeout_seconds=60)

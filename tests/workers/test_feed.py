@@ -97,3 +97,19 @@ async def test_what_was_not_begun_is_given_back_at_the_end(feeder: Feeder) -> No
     await feeder.release_unstarted()
     await feeder.until_idle()
     assert await feeder.line.claim(limit=1, lease_ms=60_000, token="other")
+
+
+async def test_what_redis_broke_off_is_given_back_when_it_is_there(feeder: Feeder) -> None:
+    """Work that lost Redis does not wait for its lease to end: the next heartbeat gives it back."""
+    (mine,) = await feeder.line.claim(limit=1, lease_ms=60_000, token="t")
+    with pytest.raises(RedisConnectionError):
+        async with feeder.working_on(mine):
+            raise RedisConnectionError("gone")
+    assert await feeder.line.claim(limit=1, lease_ms=60_000, token="other") == []
+    beating = asyncio.create_task(feeder.beat())
+
+    async def is_due() -> bool:
+        return bool(await feeder.line.claim(limit=1, lease_ms=60_000, token="another"))
+
+    await wait_until_async(is_due, description="the session is due")
+    beating.cancel()
