@@ -154,7 +154,7 @@ async def _drain(
         await asyncio.sleep(max(0.0, begun + number * FRESH_EVERY_SECONDS - time.time()))
     seconds = max(verdicts.at[each] for each in backlog) - begun
 
-    async def is_done() -> bool:
+    async def is_done() -> Any:
         return not (await redis.zcard(keys.ENDED) + await redis.zcard(keys.DUE))
 
     await wait_until_async(is_done, description="an empty line", timeout_seconds=60)

@@ -108,7 +108,7 @@ async def test_what_redis_broke_off_is_given_back_when_it_is_there(feeder: Feede
     assert await feeder.line.claim(limit=1, lease_ms=60_000, token="other") == []
     beating = asyncio.create_task(feeder.beat())
 
-    async def is_due() -> bool:
+    async def is_due() -> Any:
         return bool(await feeder.line.claim(limit=1, lease_ms=60_000, token="another"))
 
     await wait_until_async(is_due, description="the session is due")
