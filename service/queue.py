@@ -188,8 +188,3 @@ class Depth:
 def session_line(redis: Redis) -> Line:
     """Sessions whose analysis is to be fetched."""
     return Line(redis, due=keys.DUE, prefix=keys.SESSION, waiting=keys.ENDED)
-
-
-def alert_line(redis: Redis) -> Line:
-    """Alerts that are to be posted."""
-    return Line(redis, due=keys.OUTBOX, prefix=keys.ALERT)
