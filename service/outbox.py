@@ -126,11 +126,12 @@ local function cooling(cause)
   end
   return known[cause][1], known[cause][2]
 end
--- The item, unless it is gone or was folded just now.
+-- The item, unless it is to be told no more, or was folded just now.
 local function open(id)
   local key = items .. id
   local f = redis.call('HMGET', key, 'rank', 'cause', 'at', 'delivery')
-  if not f[4] then
+  -- Gone; or a late note came, after it had been put back here.
+  if f[4] ~= 'waiting' and f[4] ~= 'folded' then
     redis.call('ZREM', outbox, id)
     return nil
   end
@@ -305,8 +306,8 @@ local function close(id, fate)
   return true
 end
 
-if not close(id, fate) then return 0 end
 for _, set in ipairs({outbox, folded, aside}) do redis.call('ZREM', set, id) end
+if not close(id, fate) then return 0 end
 local count = 1
 if redis.call('EXISTS', members .. id) == 1 then
   count = 0
@@ -343,6 +344,8 @@ if failing then
   redis.call('HINCRBY', channel, 'failures', 1)
   redis.call('HSET', channel, 'next', text(now + channel_wait))
 end
+local fate = redis.call('HGET', key, 'delivery')
+if fate ~= 'waiting' and fate ~= 'folded' then return 0 end
 redis.call('HSET', key, 'reason', reason, 'changed', text(now))
 if in_doubt then
   redis.call('HSET', key, 'doubt', '1')

@@ -143,7 +143,7 @@ local id, token, rev, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4
 local state, next_due, seen_end, ttl = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local watch, verdict, reason, answered = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local body, alert_id, severity, alert_body = ARGV[13], ARGV[14], ARGV[15], ARGV[16]
-local rank, cause, place = ARGV[17], ARGV[18], ARGV[19]
+local rank, cause, score = ARGV[17], ARGV[18], ARGV[19]
 local s = read(key)
 if s.token ~= token then return 'lost' end
 if s.rev ~= rev then
@@ -164,8 +164,8 @@ redis.call('ZADD', index, now, id)
 if alert_id ~= '' and redis.call('HSETNX', alert, 'alert', alert_body) == 1 then
   redis.call('HSET', key, 'alerted', severity)
   redis.call('HSET', alert, 'delivery', 'waiting', 'at', ARGV[4], 'rank', rank, 'cause', cause,
-             'place', place)
-  redis.call('ZADD', outbox, place, alert_id)
+             'place', score)
+  redis.call('ZADD', outbox, score, alert_id)
   redis.call('ZADD', alerts, now, alert_id)
 end
 if next_due ~= '' then

@@ -39,7 +39,7 @@ REPEATED: Final = "perhaps told before: Slack did not say whether it took the fi
 
 def header(text: str) -> Block:
     """The title."""
-    return HeaderBlock(text=PlainTextObject(text=text[:HEADER_LIMIT], emoji=True))
+    return HeaderBlock(text=PlainTextObject(text=escape(text)[:HEADER_LIMIT], emoji=True))
 
 
 def section(text: str) -> Block:

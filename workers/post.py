@@ -44,7 +44,7 @@ class Poster:
     slack: SlackClient | None
     metrics: WorkerMetrics
     now_ms: Callable[[], int]
-    _noting: dict[str, "asyncio.Task[int]"] = field(default_factory=dict)
+    _noting: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
     """Messages that Slack has taken and Redis does not know of yet."""
 
     async def post(self, claim: Claim) -> str:
@@ -152,16 +152,14 @@ class Poster:
             noting = asyncio.create_task(self._keep_noting(claim))
             self._noting[claim.id] = noting
             noting.add_done_callback(lambda _: self._noting.pop(claim.id, None))
-            count = await asyncio.shield(noting)
+            await asyncio.shield(noting)
         else:
             # An earlier lease has posted it. This one only frees the channel.
             await asyncio.shield(noting)
-            count = await self.outbox.close(claim, Delivery.POSTED) or 0
-        fate = Delivery.SUMMARIZED if claim.id.endswith(keys.IS_SUMMARY) else Delivery.POSTED
-        self.metrics.fates.labels(fate).inc(count)
+            await self.outbox.close(claim, Delivery.POSTED)
         return "posted"
 
-    async def _keep_noting(self, claim: Claim) -> int:
+    async def _keep_noting(self, claim: Claim) -> None:
         while True:
             try:
                 count = await self.outbox.close(claim, Delivery.POSTED)
@@ -170,8 +168,10 @@ class Poster:
                 _log.warning("posted, but not noted yet", error=type(error).__name__)
                 await asyncio.sleep(_NOTE_SECONDS)
                 continue
+            fate = Delivery.SUMMARIZED if claim.id.endswith(keys.IS_SUMMARY) else Delivery.POSTED
+            self.metrics.fates.labels(fate).inc(count or 0)
             _log.info("alert posted", alert_id=claim.id, alerts=count)
-            return count or 0
+            return
 
     async def _failed(self, claim: Claim, error: Exception) -> str:
         reason = _cut(f"{type(error).__name__}: {error}")

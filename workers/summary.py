@@ -157,7 +157,7 @@ def build_notice(notice: Notice, *, repeated: bool = False) -> dict[str, Any]:
 
 def notice_line(notice: Notice, *, repeated: bool = False) -> str:
     """One line that makes sense alone."""
-    return one_line(f"tollwatch: {notice.text}", repeated=repeated)
+    return one_line(f"tollwatch: {_words(notice)}", repeated=repeated)
 
 
 def _headline(tally: Tally) -> str:
@@ -233,12 +233,15 @@ def _remarks(tally: Tally) -> Iterator[str]:
 
 
 def _notice_blocks(notice: Notice, *, repeated: bool) -> Iterator[Block]:
-    yield header(f":rotating_light: tollwatch: {clean(notice.text, LONGEST_SENTENCE)}")
-    yield plain_section(
-        "\n".join([clean(notice.text, LONGEST_SENTENCE), *_details(notice.details)])
-    )
+    words = _words(notice)
+    yield header(f":rotating_light: tollwatch: {words}")
+    yield plain_section("\n".join([words, *_details(notice.details)]))
     small = ["About tollwatch itself or its way to Telnyx, not about a call"]
     yield context([*small, *([REPEATED.capitalize()] if repeated else [])])
+
+
+def _words(notice: Notice) -> str:
+    return clean(notice.text.strip() or notice.kind.strip() or "a notice", LONGEST_SENTENCE)
 
 
 def _details(details: Iterable[str]) -> Iterator[str]:
