@@ -19,7 +19,7 @@
     by the time when they are tried again. The claim moves them to the outbox.
 `tollwatch:members:{id}` (list): the alerts in a summary, the worst first. The retention after its
     post.
-`tollwatch:cause:{cause}` (hash): the cool-down of one cause. The cool-down.
+`tollwatch:cause:{id}` (hash): the cool-down of one cause. It ends with that.
 `tollwatch:slack` (hash): the channel: its lease, its troubles, its bucket. One, for ever.
 `tollwatch:alerts` (sorted set): all of `alert:` by time of decision, the index of lists.
     Housekeeping.

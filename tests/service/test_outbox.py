@@ -89,7 +89,7 @@ class Desk:
 
 
 def desk_of(redis: Redis, clock: Clock, flood: Flood = FLOOD, **options: Any) -> Desk:
-    known = {"head_start_seconds": 0, "now_ms": clock} | options
+    known: dict[str, Any] = {"head_start_seconds": 0, "now_ms": clock} | options
     outbox = Outbox(redis, retention_ms=RETENTION_MS, flood=flood, **known)
     return Desk(redis, clock, outbox, Store(redis, retention_ms=RETENTION_MS))
 
@@ -144,7 +144,7 @@ async def test_with_the_last_token_all_that_waits_becomes_one_summary(
 
 
 async def test_no_night_is_long_enough_for_a_flood(redis: Redis, clock: Clock) -> None:
-    """2,500 dear calls over eight hours make at most the burst and the hourly rate, and all count."""
+    """2,500 dear calls in eight hours make at most burst and hourly rate, and each is told of."""
     desk = desk_of(redis, clock, Flood(COOLDOWN_MS, 20, 30))
     told: list[str] = []
     for number in range(2500):
@@ -499,19 +499,19 @@ async def test_without_slack_nothing_is_held_back(redis: Redis, clock: Clock) ->
     assert sorted(await desk.drain()) == sorted(ids)
 
 
-async def test_the_largest_summary_is_one_short_step(redis: Redis, clock: Clock) -> None:
+async def test_a_summary_holds_as_many_as_one_step_can_bear(redis: Redis, clock: Clock) -> None:
     """Far more alerts than a summary holds come in several, none is left out."""
     desk = desk_of(redis, clock, Flood(0, 1, 3600))
     async with redis.pipeline() as pipe:
         for number in range(7000):
             id = f"s{number}:low"
             fields = {"alert": "{}", "delivery": "waiting", "rank": 1, "at": END_MS, "cause": ""}
-            pipe.hset(keys.alert_key(id), mapping=fields)  # type: ignore[arg-type]
+            pipe.hset(keys.alert_key(id), mapping=fields)
             pipe.zadd(keys.OUTBOX, {id: END_MS + number})
         await pipe.execute()
     counts = []
-    while (id := await desk.post()) is not None:
-        counts.append(len(await desk.store.members(id)))
+    while (told := await desk.post()) is not None:
+        counts.append(len(await desk.store.members(told)))
         clock.ms += 1000
     assert counts == [5000, 2000]
 
@@ -765,7 +765,7 @@ class Channel(RuleBasedStateMachine):
         return self._fate(id) in {Delivery.WAITING, Delivery.FOLDED}
 
     def _waiting(self) -> list[str]:
-        """What may be told now: the outbox, what comes back to it, and what a cool-down has freed."""
+        """What may be told now: in the outbox, back from aside, or free of its cool-down."""
         outbox: list[bytes] = self.run(self.redis.zrange(keys.OUTBOX, 0, -1))
         now = self.clock.ms
         aside: list[bytes] = self.run(self.redis.zrangebyscore(keys.ASIDE, "-inf", now))

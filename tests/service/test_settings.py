@@ -91,7 +91,7 @@ def test_a_cap_on_alerts_that_is_none_is_refused(name: str, value: str) -> None:
 
 
 def test_a_cool_down_may_be_turned_off() -> None:
-    """0 seconds turn it off; unset it is an hour, with twenty messages at once and thirty an hour."""
+    """0 seconds turn it off; unset it is an hour, with bursts of twenty and thirty an hour."""
     off = WorkerSettings.load(WORKER | {"TOLLWATCH_ALERT_COOLDOWN_SECONDS": "0"})
     assert off.alert_cooldown_seconds == 0
     usual = WorkerSettings.load(WORKER)

@@ -108,7 +108,7 @@ class Office:
         return not await self.outbox.claim(limit=1, lease_ms=1000, token="none")
 
     def fates(self, fate: Delivery) -> float:
-        return self.metrics.fates.labels(fate)._value.get()
+        return float(self.metrics.fates.labels(fate)._value.get())
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ async def test_a_lost_lease_posts_nothing(redis: Redis, office: Any) -> None:
 
 
 async def test_a_post_that_is_cut_off_is_repeated_late(redis: Redis, office: Any) -> None:
-    """A rollout that does not wait for Slack's answer leaves the alert in doubt, not due at once."""
+    """A rollout that does not wait for Slack leaves the alert in doubt, and not due at once."""
     mine = await office(Hanging())
     job = asyncio.create_task(mine.post())
     await mine.slack.asked.wait()

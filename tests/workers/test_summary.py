@@ -12,7 +12,7 @@ from service.records import Alert, Notice, Severity, Summary, decode_notice, enc
 from tests.alerts import alert_of
 from tests.samples import END_MS
 from tests.world import blockkit
-from workers.metrics import CODES
+from workers.judge import CODES
 from workers.summary import _REASONS, Tally, build_notice, build_summary
 
 _WIDE = Context(prec=90)
