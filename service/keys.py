@@ -8,19 +8,29 @@
     The conclusion removes them.
 `tollwatch:sessions` (sorted set): all sessions by last change, the index of lists. Housekeeping.
 `tollwatch:analysis:{id}` (string): the last analysis, cleaned and compressed. The retention.
-`tollwatch:alert:{id}` (hash): an alert and what became of it. No end while it waits; the retention
-    after that.
-`tollwatch:outbox` (sorted set): alerts by the time of their next post, or by the end of their
-    lease. The poster removes them.
-`tollwatch:alerts` (sorted set): all alerts by time of decision, the index of lists. Housekeeping.
+`tollwatch:alert:{id}` (hash): an alert, a notice to the operators or a summary, and what became of
+    it. No end while it waits; the retention after that. The end of its id says what it is: a
+    severity, `notice` or `summary`.
+`tollwatch:outbox` (sorted set): what Slack is to be told, the worst first, then the oldest.
+    Posting, folding and summarizing remove it.
+`tollwatch:folded` (sorted set): alerts that a cool-down holds back, by its end. Posting and
+    summarizing remove them.
+`tollwatch:aside` (sorted set): messages that Slack may have taken, and those that cannot be read,
+    by the time when they are tried again. The claim moves them to the outbox.
+`tollwatch:members:{id}` (list): the alerts in a summary, the worst first. The retention after its
+    post.
+`tollwatch:cause:{id}` (hash): the cool-down of one cause. It ends with that.
+`tollwatch:slack` (hash): the channel: its lease, its troubles, its bucket. One, for ever.
+`tollwatch:alerts` (sorted set): all of `alert:` by time of decision, the index of lists.
+    Housekeeping.
 `tollwatch:telnyx:{endpoint}` (hash): what may be asked of Telnyx now, see `service.gate`. A day
     after the last answer.
 `tollwatch:telnyx:{endpoint}:suspects` (set): sessions that got no answer, while none did. A day.
 `tollwatch:ready` (string): what readiness writes. A minute.
 `arq:*`: arq's own; jobs that a live worker holds, each worker's queue and health. Minutes.
 
-Scores are milliseconds since 1970. All of these must be in one Redis (no Redis Cluster): the
-scripts change several of them in one step.
+Scores are milliseconds since 1970; those of the outbox hold the rank, too. All of these must be in
+one Redis (no Redis Cluster): the scripts change several of them in one step.
 """
 
 from typing import Final
@@ -32,8 +42,17 @@ SESSIONS: Final = "tollwatch:sessions"
 ANALYSIS: Final = "tollwatch:analysis:"
 ALERT: Final = "tollwatch:alert:"
 OUTBOX: Final = "tollwatch:outbox"
+FOLDED: Final = "tollwatch:folded"
+ASIDE: Final = "tollwatch:aside"
+MEMBERS: Final = "tollwatch:members:"
+CAUSE: Final = "tollwatch:cause:"
+SLACK: Final = "tollwatch:slack"
 ALERTS: Final = "tollwatch:alerts"
 GATE: Final = "tollwatch:telnyx:"
+
+# How ids end that are not alerts': an alert's ends in its severity.
+IS_NOTICE: Final = ":notice"
+IS_SUMMARY: Final = ":summary"
 
 
 def session_key(session_id: str) -> str:
@@ -47,7 +66,7 @@ def analysis_key(session_id: str) -> str:
 
 
 def alert_key(alert_id: str) -> str:
-    """The hash of one alert."""
+    """The hash of one alert, notice or summary."""
     return ALERT + alert_id
 
 
@@ -59,3 +78,8 @@ def gate_key(endpoint: str) -> str:
 def suspects_key(gate: str) -> str:
     """Which sessions got no answer there, while none did."""
     return f"{gate}:suspects"
+
+
+def notice_id(id: str) -> str:
+    """A notice's id among the alerts."""
+    return id + IS_NOTICE

@@ -231,8 +231,3 @@ def session_line(redis: Redis) -> Line:
         waiting=keys.ENDED,
         gate=keys.gate_key("analysis"),
     )
-
-
-def alert_line(redis: Redis) -> Line:
-    """Alerts that are to be posted."""
-    return Line(redis, due=keys.OUTBOX, prefix=keys.ALERT)

@@ -7,7 +7,8 @@ older one. Only the watch and the verdict are replaced whole, by whoever looked 
 """
 
 import enum
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,6 +17,7 @@ from typing import Final
 import msgspec
 
 SCHEMA_VERSION: Final = 1
+_LONGEST_NAME: Final = 160
 
 
 class Severity(enum.StrEnum):
@@ -184,8 +186,14 @@ class Delivery(enum.StrEnum):
 
     WAITING = "waiting"
     POSTED = "posted"
+    FOLDED = "folded"
+    """Its cause was told a while ago: counted, and told when the cool-down ends."""
+    SUMMARIZED = "summarized"
+    """Told together with others."""
     REFUSED = "refused"
+    """Slack takes neither the message nor its text alone."""
     KEPT = "kept"
+    """There is no Slack to tell."""
 
 
 class Alert(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -200,15 +208,67 @@ class Alert(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class Notice(msgspec.Struct, omit_defaults=True, frozen=True):
-    """A message to the operators about the service itself; `id` keeps it from being told twice."""
+    """A message to the operators about tollwatch itself or its vendors, told once for each `id`.
+
+    `text` is one sentence that makes sense alone; `details` are lines below it.
+    """
 
     id: str
     kind: str
     at_ms: int
     text: str
-    """One line that makes sense alone."""
     details: tuple[str, ...] = ()
     v: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One message that tells of many alerts. Which ones is fixed when it is made."""
+
+    id: str
+    at_ms: int
+    count: int
+    why: tuple[str, ...]
+    """Why they come together: any of `cap`, `cooldown`, `outage`."""
+
+    @property
+    def number(self) -> str:
+        """What people call it."""
+        return self.id.partition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What alerts have in common that are told once: who made the calls, and what was wrong."""
+
+    code: str
+    assistant_id: str | None
+    connection_id: str | None
+
+    @property
+    def key(self) -> str:
+        """Its name in Redis: short, whatever the ids hold."""
+        name = f"{self.code}:{self.assistant_id or self.connection_id or ''}"
+        if len(name) <= _LONGEST_NAME and name.isprintable():
+            return name
+        return f"{self.code}:#{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}"
+
+
+def leading_reason(verdict: Verdict) -> Reason | None:
+    """Of the reasons that alert, the one with most money in it."""
+    alerting = [reason for reason in verdict.reasons if reason.severity]
+    return max(alerting, key=lambda reason: reason.excess, default=None)
+
+
+def cause_of(alert: Alert) -> Cause:
+    """The cause of an alert: its assistant, or else its connection, and its leading reason."""
+    leading = leading_reason(alert.verdict)
+    assistant_id = alert.call.assistant_id
+    return Cause(
+        code=leading.code if leading else "",
+        assistant_id=assistant_id,
+        connection_id=None if assistant_id else alert.call.connection_id,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +377,23 @@ def decode_alert(raw: bytes) -> Alert:
     return _ALERT.decode(raw)
 
 
+def decode_notice(raw: bytes) -> Notice:
+    """A notice as stored. Raises msgspec.MsgspecError on junk."""
+    return _NOTICE.decode(raw)
+
+
+def read_summary(id: str, fields: Mapping[bytes, bytes]) -> Summary:
+    """A summary from its hash. Raises ValueError on junk."""
+    return Summary(
+        id=id,
+        at_ms=int(fields.get(b"at", b"")),
+        count=int(fields.get(b"count", b"")),
+        why=tuple(why for why in fields.get(b"why", b"").decode().split(",") if why),
+    )
+
+
 _EVENT: Final = msgspec.json.Decoder(Event)
 _WATCH: Final = msgspec.json.Decoder(Watch)
 _VERDICT: Final = msgspec.json.Decoder(Verdict)
 _ALERT: Final = msgspec.json.Decoder(Alert)
+_NOTICE: Final = msgspec.json.Decoder(Notice)

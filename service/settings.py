@@ -245,6 +245,23 @@ class WorkerSettings(Settings):
         "policy's value",
         json_schema_extra={"shown": "5.00"},
     )
+    alert_cooldown_seconds: Annotated[int, Field(ge=0, le=604_800)] = Field(
+        default=3600,
+        alias="TOLLWATCH_ALERT_COOLDOWN_SECONDS",
+        description="After an alert, others with the same cause (same assistant or connection, "
+        "same leading reason) and no higher severity are counted until it ends, and then told "
+        "together; `0` turns it off",
+    )
+    alert_burst: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=20,
+        alias="TOLLWATCH_ALERT_BURST",
+        description="So many messages to Slack at once, summaries included",
+    )
+    alerts_per_hour: Annotated[int, Field(ge=1, le=3600)] = Field(
+        default=30,
+        alias="TOLLWATCH_ALERTS_PER_HOUR",
+        description="So many messages to Slack an hour on average; the rest comes as one summary",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import enum
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 from redis.asyncio import Redis
@@ -17,16 +17,25 @@ from redis.asyncio import Redis
 from service import keys
 from service.batch import BatchedScript
 from service.events import Scheduling
+from service.outbox import (
+    MOST_IN_SUMMARY,
+    NOTICE_RANK,
+    Subject,
+    members,
+    place_of,
+    subject_of,
+)
 from service.records import (
     SCHEMA_VERSION,
     Alert,
     Conclusion,
     Delivery,
+    Notice,
     Session,
     Severity,
     State,
     Watch,
-    decode_alert,
+    cause_of,
     decode_event,
     decode_verdict,
     decode_watch,
@@ -134,6 +143,7 @@ local id, token, rev, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4
 local state, next_due, seen_end, ttl = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local watch, verdict, reason, answered = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local body, alert_id, severity, alert_body = ARGV[13], ARGV[14], ARGV[15], ARGV[16]
+local rank, cause, score = ARGV[17], ARGV[18], ARGV[19]
 local s = read(key)
 if s.token ~= token then return 'lost' end
 if s.rev ~= rev then
@@ -153,8 +163,9 @@ if verdict ~= '' then redis.call('HSET', key, 'verdict', verdict) end
 redis.call('ZADD', index, now, id)
 if alert_id ~= '' and redis.call('HSETNX', alert, 'alert', alert_body) == 1 then
   redis.call('HSET', key, 'alerted', severity)
-  redis.call('HSET', alert, 'delivery', 'waiting')
-  redis.call('ZADD', outbox, now, alert_id)
+  redis.call('HSET', alert, 'delivery', 'waiting', 'at', ARGV[4], 'rank', rank, 'cause', cause,
+             'place', score)
+  redis.call('ZADD', outbox, score, alert_id)
   redis.call('ZADD', alerts, now, alert_id)
 end
 if next_due ~= '' then
@@ -192,20 +203,14 @@ end
 return failures
 """
 
-_DELIVER: Final = """
-local key, outbox = KEYS[1], KEYS[2]
-local id, token, delivery, next_due, ttl, reason, now = unpack(ARGV)
-if redis.call('HGET', key, 'token') ~= token then return -1 end
-redis.call('HDEL', key, 'token')
-redis.call('HSET', key, 'delivery', delivery, 'reason', reason, 'changed', now)
-local tries = redis.call('HINCRBY', key, 'tries', 1)
-if next_due ~= '' then
-  redis.call('ZADD', outbox, next_due, id)
-else
-  redis.call('ZREM', outbox, id)
-  redis.call('PEXPIRE', key, ttl)
-end
-return tries
+_NOTIFY: Final = """
+local key, outbox, index = KEYS[1], KEYS[2], KEYS[3]
+local id, body, at, rank, place = unpack(ARGV)
+if redis.call('HSETNX', key, 'notice', body) == 0 then return 0 end
+redis.call('HSET', key, 'delivery', 'waiting', 'at', at, 'rank', rank, 'place', place)
+redis.call('ZADD', outbox, place, id)
+redis.call('ZADD', index, at, id)
+return 1
 """
 
 
@@ -227,16 +232,22 @@ class Concluded(enum.StrEnum):
     """The lease had ended and somebody else has it: nothing was written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Posting:
-    """An alert and what became of it so far."""
+Subject_co = TypeVar("Subject_co", bound=Subject, covariant=True)
 
-    alert: Alert
+
+@dataclass(frozen=True, slots=True)
+class Posting(Generic[Subject_co]):
+    """An alert, a notice or a summary, and what became of it so far."""
+
+    subject: Subject_co
     delivery: Delivery
-    tries: int
-    reason: str
-    changed_ms: int
-    token: str | None
+    tries: int = 0
+    reason: str = ""
+    changed_ms: int = 0
+    summary: str | None = None
+    """The number of the summary that tells of it."""
+    repeated: bool = False
+    """Slack left it open whether it took the message, so it may have been told twice."""
 
 
 class Store:
@@ -249,7 +260,7 @@ class Store:
         self._conclude = BatchedScript(redis, _CONCLUDE)
         self._take = BatchedScript(redis, _TAKE)
         self._fail = redis.register_script(_FAIL)
-        self._deliver = redis.register_script(_DELIVER)
+        self._notify = redis.register_script(_NOTIFY)
 
     async def record(self, scheduling: Scheduling, *, now_ms: int) -> Recorded:
         """Keep the event, mark it as seen and make its session due: one step, one round trip."""
@@ -315,6 +326,7 @@ class Store:
                 alert.id if alert else "",
                 alert.severity if alert else "",
                 encode(alert) if alert else "",
+                *(_placed(alert, now_ms) if alert else ("", "", "")),
             ],
         )
         return Concluded(outcome.decode())
@@ -354,38 +366,28 @@ class Store:
         raw = await self._redis.get(keys.analysis_key(session_id))
         return zlib.decompress(raw) if raw else None
 
-    async def posting(self, alert_id: str) -> Posting | None:
+    async def posting(self, alert_id: str) -> Posting[Alert] | None:
         """An alert and what became of it, or None."""
-        fields = await self._hash(keys.alert_key(alert_id))
-        return _posting(fields) if b"alert" in fields else None
+        found = await self.item(alert_id)
+        return cast("Posting[Alert]", found) if found else None
 
-    async def deliver(
-        self,
-        alert_id: str,
-        token: str,
-        delivery: Delivery,
-        *,
-        now_ms: int,
-        next_due_ms: int | None = None,
-        reason: str = "",
-    ) -> int | None:
-        """Remember what became of an alert, or when it is to be tried again.
+    async def item(self, id: str) -> Posting[Any] | None:
+        """Whatever has that id among the alerts, a notice or a summary too; or None."""
+        fields = await self._hash(keys.alert_key(id))
+        return _posting(id, fields) if b"delivery" in fields else None
 
-        How many tries that makes, or None where the lease was lost.
-        """
-        outcome = await self._deliver(
-            keys=[keys.alert_key(alert_id), keys.OUTBOX],
-            args=[
-                alert_id,
-                token,
-                delivery,
-                "" if next_due_ms is None else next_due_ms,
-                self._retention_ms,
-                reason,
-                now_ms,
-            ],
+    async def members(self, summary_id: str) -> list[str]:
+        """The ids of the alerts in a summary, the worst first; none if there is no such summary."""
+        return await members(self._redis, summary_id, 0, MOST_IN_SUMMARY)
+
+    async def notify(self, notice: Notice, *, now_ms: int) -> bool:
+        """Tell the operators, once for each id as long as that is kept. Whether it was news."""
+        id = keys.notice_id(notice.id)
+        added = await self._notify(
+            keys=[keys.alert_key(id), keys.OUTBOX, keys.ALERTS],
+            args=[id, encode(notice), now_ms, NOTICE_RANK, place_of(NOTICE_RANK, now_ms)],
         )
-        return None if outcome < 0 else int(outcome)
+        return bool(added)
 
     def session_ids(self) -> AsyncIterator[str]:
         """All sessions, the latest changed first."""
@@ -451,15 +453,22 @@ def _session(session_id: str, fields: Mapping[bytes, bytes]) -> Session:
     )
 
 
-def _posting(fields: Mapping[bytes, bytes]) -> Posting:
-    token = fields.get(b"token")
+def _placed(alert: Alert, now_ms: int) -> tuple[int, str, int]:
+    """What the outbox needs to know of an alert: its rank, its cause, its place."""
+    rank = alert.severity.rank
+    return rank, cause_of(alert).key, place_of(rank, now_ms)
+
+
+def _posting(id: str, fields: Mapping[bytes, bytes]) -> Posting[Any]:
+    told_in = fields.get(b"told_in")
     return Posting(
-        alert=decode_alert(fields[b"alert"]),
-        delivery=Delivery(fields.get(b"delivery", b"waiting").decode()),
+        subject=subject_of(id, fields),
+        delivery=Delivery(fields[b"delivery"].decode()),
         tries=int(fields.get(b"tries", 0)),
         reason=fields.get(b"reason", b"").decode(),
         changed_ms=int(fields.get(b"changed", 0)),
-        token=token.decode() if token else None,
+        summary=told_in.decode().removesuffix(keys.IS_SUMMARY) if told_in else None,
+        repeated=fields.get(b"doubt") == b"1",
     )
 
 

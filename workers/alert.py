@@ -1,52 +1,42 @@
 """An alert as Slack's Block Kit: what the person who is woken reads, in order of importance.
 
-Pure: builds the payload, posts nothing. Whatever comes from outside is put into plain text or
-code and escaped, so that it can neither mention people nor break the layout, and every text is cut
-to Slack's limits.
+Pure: builds the payload, posts nothing.
 """
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Any, Final
 
-from slack_sdk.models.blocks import (
-    Block,
-    ContextBlock,
-    DividerBlock,
-    HeaderBlock,
-    MarkdownTextObject,
-    PlainTextObject,
-    SectionBlock,
-)
+from slack_sdk.models.blocks import Block, DividerBlock
 
 from service.money import ZERO
-from service.records import Alert, Call, Reason, Severity, Share, Verdict, moment
+from service.records import Alert, Call, Reason, Share, Verdict, leading_reason, moment
+from workers.blocks import (
+    LONGEST_SENTENCE,
+    LONGEST_WORD,
+    REPEATED,
+    SIGNS,
+    clean,
+    code,
+    context,
+    currency_of,
+    date,
+    escape,
+    header,
+    one_line,
+    plain_section,
+    section,
+)
 from workers.judge import CEILINGS as _CEILINGS
 from workers.products import ASSISTANT, INFERENCE, SIP_TRUNKING, is_known, label
 from workers.wording import amount, duration, factor, percent, priced
 
-# https://docs.slack.dev/reference/block-kit/blocks: header and section limits; the whole message
-# has an undocumented one of about 13,200 characters, which these leave far away.
-HEADER_LIMIT: Final = 150
-SECTION_LIMIT: Final = 3000
-TEXT_LIMIT: Final = 300
 _SHOWN_REASONS: Final = 5
 _SHOWN_PRODUCTS: Final = 8
 _SHOWN_REMARKS: Final = 4
 _SHOWN_ADVICE: Final = 3
-_LONGEST_WORD: Final = 80
-_LONGEST_CODE: Final = 5
-_LONGEST_SENTENCE: Final = 240
 
 _PORTAL: Final = "https://portal.telnyx.com/"
 _GUIDE: Final = "https://developers.telnyx.com/docs/voice/session-analysis"
-
-_SIGNS: Final[dict[Severity, str]] = {
-    Severity.LOW: ":large_blue_circle:",
-    Severity.MEDIUM: ":large_yellow_circle:",
-    Severity.HIGH: ":large_orange_circle:",
-    Severity.CRITICAL: ":red_circle:",
-}
 
 _LOOP: Final = (
     "look for a loop: a tool that fails and is called again, or two assistants that talk to each "
@@ -71,44 +61,43 @@ _ADVICE: Final[dict[str, str]] = {
 _ADVICE_OTHERWISE: Final = "Ask Telnyx's support why its figures disagree, with the session id"
 
 
-def build_payload(alert: Alert) -> dict[str, Any]:
-    """`text` and `blocks` for an incoming webhook."""
-    blocks = [block.to_dict() for block in _blocks(alert)]
-    return {"text": fallback(alert), "blocks": blocks}
+def build_payload(alert: Alert, *, repeated: bool = False) -> dict[str, Any]:
+    """`text` and `blocks` for an incoming webhook; `repeated` says that it may be there already."""
+    blocks = [block.to_dict() for block in _blocks(alert, repeated=repeated)]
+    return {"text": fallback(alert, repeated=repeated), "blocks": blocks}
 
 
-def fallback(alert: Alert) -> str:
+def fallback(alert: Alert, *, repeated: bool = False) -> str:
     """One line that makes sense alone, as a phone shows it."""
-    verdict = alert.verdict
-    worst = verdict.reasons[0]
-    line = (
-        f"{_headline(alert)}: {worst.text} (session {_clean(alert.call.session_id, _LONGEST_WORD)})"
-    )
-    return _escape(_clean(line, TEXT_LIMIT))
+    worst = alert.verdict.reasons[0].text
+    session = clean(alert.call.session_id, LONGEST_WORD)
+    return one_line(f"{_headline(alert)}: {worst} (session {session})", repeated=repeated)
 
 
 def _headline(alert: Alert) -> str:
     verdict = alert.verdict
     so_far = " so far" if verdict.provisional else ""
+    cost = priced(verdict.total, currency_of(verdict.currency))
     return (
-        f"{alert.severity.capitalize()}: {priced(verdict.total, _currency(verdict))} for one "
-        f"call{so_far}, {amount(verdict.excess)} too much"
+        f"{alert.severity.capitalize()}: {cost} for one call{so_far}, "
+        f"{amount(verdict.excess)} too much"
     )
 
 
-def _blocks(alert: Alert) -> Iterator[Block]:
+def _blocks(alert: Alert, *, repeated: bool) -> Iterator[Block]:
     verdict, call = alert.verdict, alert.call
-    title = f"{_SIGNS[alert.severity]} {_headline(alert)}"
-    yield HeaderBlock(text=PlainTextObject(text=title[:HEADER_LIMIT], emoji=True))
-    yield _plain_section(_why(verdict))
-    yield _section(_excess(verdict))
-    yield _section(_where(verdict))
+    yield header(f"{SIGNS[alert.severity]} {_headline(alert)}")
+    yield plain_section(_why(verdict))
+    yield section(_excess(verdict))
+    yield section(_where(verdict))
     yield DividerBlock()
-    yield _section(_which(call, verdict))
-    yield _section(_next(alert))
+    yield section(_which(call, verdict))
+    yield section(_next(alert))
     remarks = [*verdict.remarks, *_small(verdict)]
     if remarks:
         yield _context(remarks)
+    if repeated:
+        yield context([REPEATED.capitalize()])
 
 
 def _why(verdict: Verdict) -> str:
@@ -122,14 +111,13 @@ def _why(verdict: Verdict) -> str:
 def _sentence(reason: Reason) -> str:
     is_ceiling = reason.code in _CEILINGS and reason.observed > reason.limit
     times = factor(reason.observed, reason.limit) if is_ceiling else ""
-    sentence = _clean(reason.text, _LONGEST_SENTENCE)
+    sentence = clean(reason.text, LONGEST_SENTENCE)
     return f"{sentence} – {times}" if times else sentence
 
 
 def _excess(verdict: Verdict) -> str:
-    money = priced(verdict.excess, _currency(verdict))
-    alerting = [reason for reason in verdict.reasons if reason.severity]
-    leading = max(alerting, key=lambda r: r.excess, default=None)
+    money = priced(verdict.excess, currency_of(verdict.currency))
+    leading = leading_reason(verdict)
     over = _over(leading, verdict) if leading else ""
     return f"*In excess:* {money}{over}{_standing(verdict)}"
 
@@ -162,16 +150,16 @@ def _standing(verdict: Verdict) -> str:
 
 def _where(verdict: Verdict) -> str:
     shown = [product for product in verdict.products if product.cost != ZERO][:_SHOWN_PRODUCTS]
-    rows = [_row(product, _currency(verdict)) for product in shown]
+    rows = [_row(product, currency_of(verdict.currency)) for product in shown]
     rest = sum((p.cost for p in verdict.products), ZERO) - sum((p.cost for p in shown), ZERO)
     if rest:
         rows.append(f"{'other':<28} {amount(rest):>10}")
     body = "\n".join(rows) or "no product with a cost"
-    return f"*Where the money went:*\n```{_escape(body)}```"
+    return f"*Where the money went:*\n```{escape(body)}```"
 
 
 def _row(product: Share, currency: str) -> str:
-    name = _code(label(product.product), 28)
+    name = code(label(product.product), 28)
     events = f"{product.events:,} events" if product.events > 1 else ""
     return (
         f"{name:<28} {amount(product.cost):>10} {currency} {percent(product.share):>6}  {events}"
@@ -179,12 +167,12 @@ def _row(product: Share, currency: str) -> str:
 
 
 def _which(call: Call, verdict: Verdict) -> str:
-    facts = [("Session", f"`{_escape(_code(call.session_id))}`")]
+    facts = [("Session", f"`{escape(code(call.session_id))}`")]
     if call.start_ms or call.end_ms:
         facts.append(
             (
                 "Started" if call.start_ms else "Ended",
-                _date(moment(call.start_ms or call.end_ms or 0)),
+                date(moment(call.start_ms or call.end_ms or 0)),
             )
         )
     facts.append(("Duration", duration(verdict.duration_seconds)))
@@ -195,7 +183,7 @@ def _which(call: Call, verdict: Verdict) -> str:
         ("Assistant", call.assistant_id),
         ("Connection", call.connection_id),
     )
-    facts += [(name, f"`{_escape(_code(value))}`") for name, value in named if value]
+    facts += [(name, f"`{escape(code(value))}`") for name, value in named if value]
     if call.legs > 1:
         facts.append(("Legs", str(call.legs)))
     return "\n".join(f"*{name}:* {value}" for name, value in facts)
@@ -205,7 +193,7 @@ def _next(alert: Alert) -> str:
     alerting = [reason for reason in alert.verdict.reasons if reason.severity]
     advice = dict.fromkeys(_advice(reason, alert) for reason in alerting)
     lines = [f"• {line}" for line in list(advice)[:_SHOWN_ADVICE]]
-    session = _escape(_code(alert.call.session_id))
+    session = escape(code(alert.call.session_id))
     lines.append(f"• The whole cost tree: `tollwatch show {session}`")
     lines.append(f"• <{_PORTAL}|Telnyx portal>  ·  <{_GUIDE}|Session Analysis guide>")
     return "*What to do:*\n" + "\n".join(lines)
@@ -223,8 +211,8 @@ def _advice(reason: Reason, alert: Alert) -> str:
     if part.product == SIP_TRUNKING and alert.call.direction != "inbound":
         advice = _OUTBOUND
     # The name is from outside where it is none of the known ones.
-    name = label(part.product) if is_known(part.product) else f"`{_escape(_code(part.product))}`"
-    return f"{name} is {_escape(percent(part.share))} of the cost: {advice}"
+    name = label(part.product) if is_known(part.product) else f"`{escape(code(part.product))}`"
+    return f"{name} is {escape(percent(part.share))} of the cost: {advice}"
 
 
 def _small(verdict: Verdict) -> Iterable[str]:
@@ -232,58 +220,7 @@ def _small(verdict: Verdict) -> Iterable[str]:
 
 
 def _context(remarks: list[str]) -> Block:
-    shown = [_clean(remark, _LONGEST_SENTENCE) for remark in remarks[:_SHOWN_REMARKS]]
+    shown = [f"Also: {remark}" for remark in remarks[:_SHOWN_REMARKS]]
     if len(remarks) > _SHOWN_REMARKS:
-        shown.append(f"and {len(remarks) - _SHOWN_REMARKS} more remarks")
-    return ContextBlock(
-        elements=[PlainTextObject(text=_escape(f"Also: {text}"), emoji=False) for text in shown]
-    )
-
-
-def _plain_section(text: str) -> Block:
-    """For sentences that hold words from outside: plain text has no formatting to break out of."""
-    escaped = _escape(text)[:SECTION_LIMIT]
-    return SectionBlock(text=PlainTextObject(text=escaped, emoji=False))
-
-
-def _currency(verdict: Verdict) -> str:
-    """A code of letters; anything else in its place is junk from outside."""
-    code = verdict.currency
-    return (
-        code
-        if code.isascii() and code.isalpha() and len(code) <= _LONGEST_CODE
-        else "(unknown currency)"
-    )
-
-
-def _section(text: str) -> Block:
-    return SectionBlock(text=MarkdownTextObject(text=text[:SECTION_LIMIT], verbatim=True))
-
-
-def _date(time: datetime) -> str:
-    """Slack shows it in the reader's own zone; the fallback is for those who can't.
-
-    https://docs.slack.dev/messaging/formatting-message-text#date-formatting
-    """
-    utc = time.astimezone(UTC)
-    fallback_text = f"{utc:%Y-%m-%d %H:%M:%S} UTC"
-    return f"<!date^{int(utc.timestamp())}^{{date_short_pretty}} {{time_secs}}|{fallback_text}>"
-
-
-def _clean(text: str, longest: int) -> str:
-    """One line without control characters, cut with an ellipsis."""
-    line = "".join(c if c.isprintable() else " " for c in text)
-    return line if len(line) <= longest else line[: longest - 1] + "…"
-
-
-def _code(text: str, longest: int = _LONGEST_WORD) -> str:
-    """Fit for a code span, which a backtick would end."""
-    return _clean(text, longest).replace("`", "'")
-
-
-def _escape(text: str) -> str:
-    """The three characters that Slack wants escaped, and no others.
-
-    https://docs.slack.dev/messaging/formatting-message-text#escaping
-    """
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        shown.append(f"Also: and {len(remarks) - _SHOWN_REMARKS} more remarks")
+    return context(shown)

@@ -275,13 +275,17 @@ def sessions(
 def alerts(
     context: typer.Context,
     delivery: Annotated[
-        Literal["waiting", "posted", "refused", "kept"] | None,
+        Literal["waiting", "posted", "folded", "summarized", "refused", "kept"] | None,
         typer.Option(help="Only those with this fate."),
     ] = None,
+    summary: Annotated[
+        str | None,
+        typer.Option(metavar="NUMBER", help="Only the alerts in this summary, the worst first."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
-    format: Annotated[Literal["table", "ndjson"], typer.Option()] = "table",
+    format: Annotated[Literal["table", "json", "ndjson"], typer.Option()] = "table",
 ) -> None:
-    """List alerts and what became of them, the latest decided first."""
+    """List alerts, notices and summaries, and what became of each; the latest decided first."""
     from service.records import Delivery
     from workers import display, export
     from workers.lookup import brief_alert, listed_alerts
@@ -289,10 +293,13 @@ def alerts(
     wanted = Delivery(delivery) if delivery else None
 
     async def read(redis: Any) -> list[Any]:
-        return [found async for found in listed_alerts(redis, delivery=wanted, limit=limit)]
+        alerts = listed_alerts(redis, delivery=wanted, summary=summary, limit=limit)
+        return [found async for found in alerts]
 
     found = _with_redis(_environ(context), read)
-    if format == "ndjson":
+    if format == "json":
+        typer.echo(export.pretty([brief_alert(*each) for each in found]))
+    elif format == "ndjson":
         _write(export.compact(brief_alert(*each)) + "\n" for each in found)
     elif found:
         _print(display.alerts_view(found))

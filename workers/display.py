@@ -6,7 +6,7 @@ the reading direction; and numbers are masked here whatever was stored.
 
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final, assert_never
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -16,7 +16,21 @@ from rich.tree import Tree
 
 from service.masking import mask
 from service.money import ZERO, plain
-from service.records import Call, Delivery, Fetch, Reason, Session, Severity, State, Verdict, moment
+from service.outbox import Subject
+from service.records import (
+    Alert,
+    Call,
+    Delivery,
+    Fetch,
+    Notice,
+    Reason,
+    Session,
+    Severity,
+    State,
+    Summary,
+    Verdict,
+    moment,
+)
 from service.store import Posting
 from workers.checks import Check, Result
 from workers.export import safe
@@ -43,6 +57,8 @@ _STATES: Final[dict[State, str]] = {
 _DELIVERIES: Final[dict[Delivery, str]] = {
     Delivery.WAITING: "waits to be posted",
     Delivery.POSTED: "posted",
+    Delivery.FOLDED: "counted: its cause was told a while ago",
+    Delivery.SUMMARIZED: "told",
     Delivery.REFUSED: "refused by Slack",
     Delivery.KEPT: "kept: no Slack is set",
 }
@@ -298,10 +314,12 @@ def _answer(fetch: Fetch) -> str:
     return "a cost" if fetch.expected else "a cost with parts missing"
 
 
-def _alert_line(posting: Posting) -> Text:
-    alert = posting.alert
+def _alert_line(posting: Posting[Alert]) -> Text:
+    alert = posting.subject
     line = said(f"  {alert.severity:<9}", COLOURS[alert.severity])
     line.append(f"decided {when(alert.decided_ms)}, {_DELIVERIES[posting.delivery]}")
+    if posting.summary:
+        line.append_text(said(f" in summary {posting.summary}"))
     if posting.changed_ms:
         line.append(f" {when(posting.changed_ms)} ({posting.tries} tries)", _QUIET)
     return line.append_text(said(f"  {posting.reason}" if posting.reason else "", "yellow"))
@@ -327,25 +345,49 @@ def sessions_view(found: Iterable[tuple[str, Session | None]]) -> Table:
     return table
 
 
-def alerts_view(found: Iterable[tuple[str, Posting | None]]) -> Table:
+def alerts_view(found: Iterable[tuple[str, Posting[Any] | None]]) -> Table:
     """A list of alerts and what became of them; one that cannot be read says so."""
-    table = _table("session", "decided", "severity", ">cost", ">excess", "fate", ">tries", "why")
+    table = _table("about", "decided", "severity", ">cost", ">excess", "fate", ">tries", "why")
     for alert_id, posting in found:
         if posting is None:
             table.add_row(said(alert_id), Text("cannot be read", "red"))
             continue
-        alert, verdict = posting.alert, posting.alert.verdict
+        about, cells = _alert_cells(posting.subject)
         table.add_row(
-            said(alert.call.session_id),
-            Text(when(alert.decided_ms)),
-            Text(alert.severity, COLOURS[alert.severity]),
-            said(priced(verdict.total, verdict.currency)),
-            said(priced(verdict.excess, verdict.currency)),
-            Text(posting.delivery),
-            Text(str(posting.tries)),
-            said(posting.reason),
+            about, *cells, said(_fate(posting)), Text(str(posting.tries)), said(_why(posting))
         )
     return table
+
+
+def _alert_cells(subject: Subject) -> tuple[Text, tuple[Text, Text, Text, Text]]:
+    """What it is about; then when, how bad, what it cost and how much of that is too much."""
+    match subject:
+        case Alert(call=call, verdict=verdict):
+            return said(call.session_id), (
+                Text(when(subject.decided_ms)),
+                Text(subject.severity, COLOURS[subject.severity]),
+                said(priced(verdict.total, verdict.currency)),
+                said(priced(verdict.excess, verdict.currency)),
+            )
+        case Notice():
+            about = said(subject.text)
+        case Summary():
+            about = Text(f"summary {subject.number} of {subject.count:,} alerts")
+        case _:
+            assert_never(subject)
+    kind = "notice" if isinstance(subject, Notice) else "summary"
+    return about, (Text(when(subject.at_ms)), Text(kind, _QUIET), Text(), Text())
+
+
+def _fate(posting: Posting[Any]) -> str:
+    is_told = posting.delivery is Delivery.SUMMARIZED
+    told_in = f" in {posting.summary}" if posting.summary and is_told else ""
+    return f"{posting.delivery}{told_in}"
+
+
+def _why(posting: Posting[Any]) -> str:
+    repeated = "perhaps told twice" if posting.repeated else ""
+    return "; ".join(part for part in (posting.reason, repeated) if part)
 
 
 def _grade(verdict: Verdict | None) -> Text:

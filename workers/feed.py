@@ -19,6 +19,7 @@ from arq.jobs import serialize_job
 from arq.utils import timestamp_ms
 from redis.exceptions import RedisError
 
+from service.outbox import Outbox
 from service.queue import Claim, Line
 
 LEASE_MS: Final = 20_000
@@ -36,7 +37,7 @@ _JOB_MS: Final = 10 * 60_000
 class Feeder:
     """One line's way into arq. `job` is the name of the arq function."""
 
-    line: Line
+    line: Line | Outbox
     job: str
     arq: ArqRedis
     capacity: int

@@ -16,7 +16,18 @@ from redis.asyncio import Redis
 from service import keys
 from service.connect import redis_pool
 from service.masking import mask
-from service.records import Call, Delivery, Event, Session, Severity, State
+from service.outbox import Subject
+from service.records import (
+    Alert,
+    Call,
+    Delivery,
+    Event,
+    Notice,
+    Session,
+    Severity,
+    State,
+    Summary,
+)
 from service.store import Posting, Store
 from workers.analysis import Unreadable, decode_analysis, encode_analysis
 
@@ -41,7 +52,7 @@ class Known:
     due_ms: int | None
     waiting: bool
     analysis: bytes | None
-    alerts: tuple[Posting, ...]
+    alerts: tuple[Posting[Alert], ...]
 
 
 @asynccontextmanager
@@ -98,14 +109,17 @@ async def listed(
 
 
 async def listed_alerts(
-    redis: Redis, *, delivery: Delivery | None = None, limit: int
-) -> AsyncIterator[tuple[str, Posting | None]]:
-    """Up to `limit` alerts with that fate, the latest decided first; None for one not readable."""
+    redis: Redis, *, delivery: Delivery | None = None, summary: str | None = None, limit: int
+) -> AsyncIterator[tuple[str, Posting[Any] | None]]:
+    """Up to `limit` alerts, notices and summaries with that fate; None for one not readable.
+
+    The latest decided first; of the summary with that number, if given, the worst first.
+    """
     store = _store(redis)
     found = 0
-    async for alert_id in store.alert_ids():
+    async for alert_id in _members(store, summary) if summary else store.alert_ids():
         try:
-            posting = await store.posting(alert_id)
+            posting = await store.item(alert_id)
         except _UNREADABLE:
             if delivery is not None:
                 continue
@@ -117,6 +131,11 @@ async def listed_alerts(
         found += 1
         if found >= limit:
             return
+
+
+async def _members(store: Store, number: str) -> AsyncIterator[str]:
+    for alert_id in await store.members(number + keys.IS_SUMMARY):
+        yield alert_id
 
 
 def _store(redis: Redis) -> Store:
@@ -137,11 +156,8 @@ def whole(known: Known) -> dict[str, Any]:
         "verdict": session.verdict,
         "alerts": [
             {
-                "alert": replace(posting.alert, call=_masked(posting.alert.call)),
-                "delivery": posting.delivery,
-                "tries": posting.tries,
-                "reason": posting.reason,
-                "changed_ms": posting.changed_ms or None,
+                "alert": replace(posting.subject, call=_masked(posting.subject.call)),
+                **_fate(posting),
             }
             for posting in known.alerts
         ],
@@ -168,22 +184,50 @@ def brief(session_id: str, session: Session | None) -> dict[str, Any]:
     }
 
 
-def brief_alert(alert_id: str, posting: Posting | None) -> dict[str, Any]:
-    """One alert on one line, for JSON; without a posting, one that cannot be read."""
+def brief_alert(alert_id: str, posting: Posting[Any] | None) -> dict[str, Any]:
+    """An alert, a notice or a summary on one line, for JSON; None for one that cannot be read."""
     if posting is None:
         return {"alert_id": alert_id, "delivery": "unreadable"}
-    alert, verdict = posting.alert, posting.alert.verdict
+    return {"alert_id": alert_id, **_about(posting.subject), **_fate(posting)}
+
+
+def _about(subject: Subject) -> dict[str, Any]:
+    match subject:
+        case Notice():
+            return {
+                "kind": "notice",
+                "decided_ms": subject.at_ms,
+                "text": subject.text,
+                "details": subject.details,
+            }
+        case Summary():
+            return {
+                "kind": "summary",
+                "decided_ms": subject.at_ms,
+                "summary": subject.number,
+                "alerts": subject.count,
+                "why": subject.why,
+            }
+        case Alert(call=call, verdict=verdict):
+            return {
+                "kind": "alert",
+                "session_id": call.session_id,
+                "decided_ms": subject.decided_ms,
+                "severity": subject.severity,
+                "total": verdict.total,
+                "excess": verdict.excess,
+                "currency": verdict.currency,
+                "reasons": [reason.code for reason in verdict.reasons if reason.severity],
+            }
+
+
+def _fate(posting: Posting[Any]) -> dict[str, Any]:
+    told_in = {"summary": posting.summary} if posting.summary else {}
     return {
-        "alert_id": alert_id,
-        "session_id": alert.call.session_id,
-        "decided_ms": alert.decided_ms,
-        "severity": alert.severity,
-        "total": verdict.total,
-        "excess": verdict.excess,
-        "currency": verdict.currency,
-        "reasons": [reason.code for reason in verdict.reasons if reason.severity],
         "delivery": posting.delivery,
+        **told_in,
         "tries": posting.tries,
+        "repeated": posting.repeated,
         "reason": posting.reason,
         "changed_ms": posting.changed_ms or None,
     }

@@ -29,7 +29,9 @@ from service.gate import Gate, Gates
 from service.health import Health, redis_check
 from service.logs import get_logger
 from service.metrics import create_registry
-from service.queue import Claim, alert_line, session_line
+from service.outbox import NO_FLOOD, Flood, Outbox
+from service.queue import Claim, session_line
+from service.records import Delivery, Severity
 from service.settings import WorkerSettings
 from service.store import Store
 from workers.analyze import Analyst
@@ -46,8 +48,8 @@ from workers.telnyx import TelnyxClient
 ANALYZE: Final = "analyze"
 POST: Final = "post"
 
-# Slack takes about one message a second; more at once only earns refusals.
-_POSTS_AT_ONCE: Final = 2
+# The outbox gives out one message at a time, over all workers.
+_POSTS_AT_ONCE: Final = 1
 # Longer than the analyst gives an attempt: that one counts it as a failure, this one only stops it.
 _JOB_TIMEOUT_SECONDS: Final = 240
 _POLL_SECONDS: Final = 0.02
@@ -57,6 +59,7 @@ _WATCH_SECONDS: Final = 2.0
 _TRIM_EVERY: Final = 150
 _REDIS_SECONDS: Final = 5.0
 _CANCEL_SECONDS: Final = 0.2
+_SEVERITIES: Final = frozenset(Severity)
 
 _log = get_logger()
 
@@ -104,6 +107,7 @@ class WorkerProcess:
     sessions: Feeder
     alerts: Feeder
     analyst: Analyst
+    outbox: Outbox
     poster: Poster
     metrics: WorkerMetrics
     registry: CollectorRegistry
@@ -193,8 +197,7 @@ class WorkerProcess:
             _ctx: dict[str, Any], id: str, token: str, due_ms: int, taken_over: bool
         ) -> None:
             claim = Claim(id, token, due_ms, taken_over)
-            session_id = id if is_session else id.rpartition(":")[0]
-            with structlog.contextvars.bound_contextvars(session_id=session_id, attempt=token):
+            with structlog.contextvars.bound_contextvars(**_named(id, is_session), attempt=token):
                 await self._work(feeder, work, claim)
 
         run.__qualname__ = ANALYZE if is_session else POST
@@ -235,6 +238,10 @@ class WorkerProcess:
                 self.metrics.oldest.labels(name).set(depth.oldest_overdue_ms / 1000)
             self.metrics.held.set(self.sessions.held)
             await self._watch_telnyx(now)
+            standing = await self.outbox.standing(now_ms=now)
+            self.metrics.tokens.set(standing.tokens)
+            self.metrics.failing_since.set((standing.failing_since_ms or 0) / 1000)
+            self.metrics.folded.set(standing.folded)
             if turn % _TRIM_EVERY == 0:
                 await self.store.trim(now_ms=now)
             await asyncio.sleep(_WATCH_SECONDS)
@@ -270,6 +277,14 @@ class WorkerProcess:
         await _cancelled([*self._background, *self._jobs])
         with contextlib.suppress(RedisError, OSError):
             await self.arq.delete(f"arq:health:{self.worker_id}", self.queue_name)
+
+
+def _named(id: str, is_session: bool) -> dict[str, str]:
+    """How log lines name the session that work is about; notices and summaries are about none."""
+    if is_session:
+        return {"session_id": id}
+    session_id, _, kind = id.rpartition(":")
+    return {"session_id": session_id} if kind in _SEVERITIES else {}
 
 
 async def _cancelled(tasks: Iterable["asyncio.Task[Any]"]) -> None:
@@ -334,11 +349,21 @@ def _assemble(
     schedule = Schedule.of_seconds(settings.ages)
     rules = Rules(schedule, policy, mask_numbers=settings.mask_numbers)
 
-    def on_claim(claim: Claim) -> None:
-        metrics.dwell.observe(max(0, now_ms() - claim.due_ms) / 1000)
+    def on_takeover(claim: Claim) -> None:
         if claim.taken_over:
             metrics.takeovers.inc()
 
+    def on_claim(claim: Claim) -> None:
+        metrics.dwell.observe(max(0, now_ms() - claim.due_ms) / 1000)
+        on_takeover(claim)
+
+    outbox = Outbox(
+        arq,
+        retention_ms=settings.retention_ms,
+        # Without Slack nothing is posted: there is nothing to hold back.
+        flood=_flood(settings) if slack else NO_FLOOD,
+        on_fold=metrics.fates.labels(Delivery.FOLDED).inc,
+    )
     return WorkerProcess(
         settings=settings,
         arq=arq,
@@ -354,11 +379,22 @@ def _assemble(
             delay_ms=schedule.first_ms,
             on_claim=on_claim,
         ),
-        alerts=Feeder(alert_line(arq), POST, arq, _POSTS_AT_ONCE, worker_id, json.encode),
+        alerts=Feeder(
+            outbox, POST, arq, _POSTS_AT_ONCE, worker_id, json.encode, on_claim=on_takeover
+        ),
         analyst=Analyst(store, telnyx, rules, metrics, now_ms),
-        poster=Poster(store, slack, metrics, now_ms),
+        outbox=outbox,
+        poster=Poster(outbox, slack, metrics, now_ms),
         metrics=metrics,
         registry=registry,
         health=Health(redis_check(arq)),
         worker_id=worker_id,
+    )
+
+
+def _flood(settings: WorkerSettings) -> Flood:
+    return Flood(
+        cooldown_ms=settings.alert_cooldown_seconds * 1000,
+        burst=settings.alert_burst,
+        per_hour=settings.alerts_per_hour,
     )

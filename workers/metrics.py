@@ -6,11 +6,21 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from service.gate import Heard, Outage
-from service.records import Severity, State
+from service.records import Delivery, Severity, State
 from workers.judge import CODES
 
 MEANINGS: Final = ("ready", "not_ready", "rate_limited", "refused", "transient", "invalid")
-POST_OUTCOMES: Final = ("posted", "rate_limited", "transient", "refused", "kept", "failed")
+POST_OUTCOMES: Final = (
+    "posted",
+    "rate_limited",
+    "transient",
+    "in_doubt",
+    "closed",
+    "refused",
+    "kept",
+    "failed",
+)
+FATES: Final = tuple(fate for fate in Delivery if fate is not Delivery.WAITING)
 ATTEMPTS: Final = ("settled", "waiting", "held", "unavailable", "failed", "dead", "changed", "lost")
 OUTAGES: Final = (Heard.REFUSED, Heard.DOWN)
 
@@ -68,8 +78,22 @@ class WorkerMetrics:
         self.alerts = _counter(
             registry, "tollwatch_alerts_decided", "Alerts decided", "severity", Severity
         )
+        self.fates = _counter(
+            registry, "tollwatch_alert_fates", "What became of alerts and notices", "fate", FATES
+        )
         self.posts = _counter(
             registry, "tollwatch_posts", "Posts to Slack, by outcome", "outcome", POST_OUTCOMES
+        )
+        self.tokens = Gauge(
+            "tollwatch_slack_tokens", "Messages that Slack may be sent now", registry=registry
+        )
+        self.failing_since = Gauge(
+            "tollwatch_slack_failing_since_timestamp_seconds",
+            "Since when Slack has taken nothing; 0 while it does",
+            registry=registry,
+        )
+        self.folded = Gauge(
+            "tollwatch_alerts_folded", "Alerts that a cool-down holds back", registry=registry
         )
         self.post_seconds = _histogram(
             registry, "tollwatch_post_seconds", "Latency of Slack's answers", _SECONDS

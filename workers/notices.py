@@ -39,7 +39,7 @@ def outage_notice(outage: Outage, *, waiting: int, now_ms: int, after_ms: int) -
     kind = Heard.DOWN if outage.kind is Heard.DOWN else Heard.REFUSED
     sessions = "1 session waits" if waiting == 1 else f"{waiting:,} sessions wait"
     return Notice(
-        id=f"notice:telnyx:{outage.since_ms}",
+        id=f"telnyx:{outage.since_ms}",
         kind=f"telnyx_{kind}",
         at_ms=now_ms,
         text=f"{_WORDS[kind]} since {moment(outage.since_ms):%H:%M} UTC; {sessions}",

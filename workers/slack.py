@@ -15,7 +15,7 @@ import httpx
 import msgspec
 from pydantic import SecretStr
 
-from workers.slack_answer import Outcome, Transient, outcome_of
+from workers.slack_answer import Outcome, outcome_of, unanswered
 from workers.transport import Timeouts, Unanswered, exchange, open_client
 
 _MOST_BYTES: Final = 65_536
@@ -62,7 +62,7 @@ class SlackClient:
                 self._client, request, total_seconds=self._total_seconds, most_bytes=_MOST_BYTES
             )
         except Unanswered as error:
-            return Transient(error.reason, maybe_posted=error.maybe_sent)
+            return unanswered(error.reason, maybe_sent=error.maybe_sent, status=error.status)
         return outcome_of(answer.status, answer.headers, answer.body, now=datetime.now(UTC))
 
 

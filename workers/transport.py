@@ -34,13 +34,15 @@ Wrap = Callable[[httpx.AsyncBaseTransport], httpx.AsyncBaseTransport]
 class Unanswered(Exception):
     """No whole answer came. The message is a class name or our own words, never a URL or a header.
 
-    `maybe_sent` is False only where no connection was ever made.
+    `maybe_sent` is False only where no connection was ever made. `status` is what the answer began
+    with, if it came so far.
     """
 
-    def __init__(self, reason: str, *, maybe_sent: bool) -> None:
+    def __init__(self, reason: str, *, maybe_sent: bool, status: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.maybe_sent = maybe_sent
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +112,28 @@ async def exchange(
 ) -> Answer:
     """The whole answer to the request. Raises Unanswered; a cancellation passes through."""
     watch = asyncio.timeout(total_seconds)
+    began: list[int] = []
     try:
         async with watch:
-            return await _receive(client, request, most_bytes)
+            return await _receive(client, request, most_bytes, began)
     except _FAILURES as error:
+        status = began[0] if began else None
         if watch.expired():
             words = f"no whole answer within {total_seconds:g} s"
-            raise Unanswered(words, maybe_sent=True) from None
+            raise Unanswered(words, maybe_sent=True, status=status) from None
         cause = error.__cause__ or error
         raise Unanswered(
-            type(cause).__name__, maybe_sent=not isinstance(cause, _NEVER_SENT)
+            type(cause).__name__,
+            maybe_sent=status is not None or not isinstance(cause, _NEVER_SENT),
+            status=status,
         ) from None
 
 
-async def _receive(client: httpx.AsyncClient, request: httpx.Request, most_bytes: int) -> Answer:
+async def _receive(
+    client: httpx.AsyncClient, request: httpx.Request, most_bytes: int, began: list[int]
+) -> Answer:
     response = await client.send(request, stream=True)
+    began.append(response.status_code)
     try:
         body = bytearray()
         async for chunk in response.aiter_bytes():

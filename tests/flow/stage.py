@@ -28,8 +28,8 @@ from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service import keys
+from service.records import Alert, Session, Severity, State
 from service.records import Delivery as Fate
-from service.records import Session, Severity, State
 from service.store import Posting, Store
 from tests.world import envelopes, processes
 from tests.world.answers import Habits, Question, answer
@@ -51,6 +51,7 @@ _COMMON: Final = {"TOLLWATCH_GRACE_SECONDS": "3"}
 _WORKER: Final = {
     # Each call stands for itself: none may be folded into another's alert.
     "TOLLWATCH_ALERT_COOLDOWN_SECONDS": "0",
+    "TOLLWATCH_ALERT_BURST": "1000",
     "TOLLWATCH_RECONCILE_MINUTES": "0",
 }
 _SHOWN_LINES: Final = 15
@@ -213,13 +214,20 @@ class Stage:
         assert moved, f"{call.session_id} does not wait"
 
     async def hurry_alerts(self) -> None:
-        """Let the time pass for which alerts wait; those at work are left alone."""
-        for id, due in await self.redis.zrange(keys.OUTBOX, 0, -1, withscores=True):
-            posting = await self.store.posting(id.decode())
-            if due > now_ms() and posting and not posting.token:
-                await self.redis.zadd(keys.OUTBOX, {id: now_ms()}, xx=True)
+        """Let the time pass for which the channel waits, and what was put aside."""
+        await self._field_gone(keys.SLACK, "next")
+        for id in await self.redis.zrange(keys.ASIDE, 0, -1):
+            await self.redis.zadd(keys.ASIDE, {id: now_ms()}, xx=True)
 
-    async def postings(self, call: Call) -> list[Posting]:
+    async def nothing_waits(self) -> bool:
+        """Whether all that was to be told has been."""
+        sets = (keys.OUTBOX, keys.ASIDE, keys.FOLDED)
+        return not any([await self.redis.zcard(name) for name in sets])
+
+    async def _field_gone(self, key: str, name: str) -> None:
+        await cast("Awaitable[int]", self.redis.hdel(key, name))
+
+    async def postings(self, call: Call) -> list[Posting[Alert]]:
         """The alerts that were decided for the call, and what became of them."""
         ids = (f"{call.session_id}:{severity}" for severity in Severity)
         found = [await self.store.posting(id) for id in ids]
@@ -229,7 +237,8 @@ class Stage:
         """What Slack was told of the call, once nothing waits to be told any more."""
 
         async def all_told() -> bool:
-            return all(p.delivery is not Fate.WAITING for p in await self.postings(call))
+            waiting = {Fate.WAITING, Fate.FOLDED}
+            return all(p.delivery not in waiting for p in await self.postings(call))
 
         await self.until(all_told, f"the posting of all alerts of {call.session_id}")
         return self.messages(call)

@@ -6,6 +6,7 @@ channel, so that each test clears up the trouble it makes.
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -28,8 +29,11 @@ async def stage(outside: Outside) -> AsyncIterator[Stage]:
 
 
 @pytest.fixture(autouse=True)
-def channel(stage: Stage) -> None:
-    """Nothing wrong with Slack, and nothing posted yet."""
+async def channel(stage: Stage) -> None:
+    """Nothing wrong with Slack, nothing that waits for it, and nothing posted yet."""
+    stage.world.slack.clear()
+    await stage.hurry_alerts()
+    await stage.until(stage.nothing_waits, "an empty outbox")
     stage.world.slack.clear()
     stage.world.slack.requests.clear()
 
@@ -69,9 +73,23 @@ async def test_a_rate_limit_puts_the_post_off(stage: Stage) -> None:
     assert taken.at - refused.at >= 1
 
 
-@pytest.mark.parametrize("trouble", ["status", "reset", "truncate", "html"])
+async def test_a_storm_of_rate_limits_is_sat_out(stage: Stage) -> None:
+    """While every post earns a 429 the channel is asked no faster than it says; none is lost."""
+    storm = stage.world.slack.faults.status(429, headers={"retry-after": "1"}, times=None)
+    calls = [stage.past("wrong_rate") for _ in range(5)]
+    await stage.hang_up(*calls)
+    await stage.until(lambda: storm.taken >= 3, "three refused posts")
+    storm.times = 0
+    for call in calls:
+        await stage.ended(call)
+        assert len(await stage.told(call)) == 1
+    times = [request.at for request in stage.world.slack.requests if request.status == 429]
+    assert all(later - earlier >= 1 for earlier, later in pairwise(times))
+
+
+@pytest.mark.parametrize("trouble", ["status", "html"])
 async def test_a_passing_trouble_is_outwaited(stage: Stage, trouble: Kind) -> None:
-    """After errors and broken connections the alert is tried again later, and posted once."""
+    """After errors the alert is tried again later, and posted once."""
     call = stage.past("wrong_rate")
     stage.world.slack.faults.add(Fault(trouble, status=500, times=2))
     await stage.hang_up(call)
@@ -79,38 +97,102 @@ async def test_a_passing_trouble_is_outwaited(stage: Stage, trouble: Kind) -> No
     for tries in (1, 2):
         await _waits(stage, call, tries)
         await stage.hurry_alerts()
-    assert len(await stage.told(call)) == 1
+    (message,) = await stage.told(call)
+    assert "perhaps told before" not in message.text
     assert len(stage.world.slack.requests) == 3
 
 
-@pytest.mark.parametrize(("status", "word"), [(404, "no_service"), (403, "invalid_token")])
-async def test_a_final_word_is_kept_and_not_repeated(stage: Stage, status: int, word: str) -> None:
-    """What Slack will never take is not tried again; it is counted, logged, and kept to be seen."""
+async def test_a_lost_body_behind_a_200_is_an_ok(stage: Stage) -> None:
+    """Slack has taken what it says 200 to: the message is not repeated."""
+    call = stage.past("wrong_rate")
+    stage.world.slack.faults.truncate()
+    await stage.hang_up(call)
+    await stage.ended(call)
+    assert len(await stage.told(call)) == 1
+    assert len(stage.world.slack.requests) == 1
+
+
+async def test_what_slack_may_have_taken_is_repeated_late_and_says_so(stage: Stage) -> None:
+    """A message without an answer holds up no other; its repetition says that it may be one."""
+    doubtful, other = stage.past("wrong_rate"), stage.past("wrong_rate")
+    stage.world.slack.faults.silence()
+    await stage.hang_up(doubtful)
+    await _waits(stage, doubtful, 1)
+    await stage.hang_up(other)
+    await stage.ended(other)
+    assert len(await stage.told(other)) == 1
+    (posting,) = await stage.postings(doubtful)
+    assert (posting.delivery, posting.repeated) == (Delivery.WAITING, True)
+    await stage.hurry_alerts()
+    first, repeated = await stage.told(doubtful)
+    assert "perhaps told before" not in first.all_text
+    assert "perhaps told before" in repeated.text
+
+
+async def test_a_revoked_webhook_loses_nothing(stage: Stage) -> None:
+    """While the webhook is revoked alerts wait, whatever comes; restored, the worst comes first.
+
+    An error is logged, and the metrics say that the channel is shut, and since when.
+    """
+    before = await _posts(stage, "closed")
+    revoked = stage.world.slack.refuse(403, "invalid_token", times=None)
+    low, high = stage.past("dear_destination"), stage.past("runaway_assistant")
+    await stage.hang_up(low)
+    await _waits(stage, low, 1)
+    await stage.hang_up(high)
+    await stage.ended(high)
+    assert await _posts(stage, "closed") == before + 1
+    assert [line["alert_id"] for line in await stage.heard(low, "Slack's channel is shut")]
+    name = "tollwatch_slack_failing_since_timestamp_seconds"
+
+    async def failing() -> bool:
+        return bool(await stage.metric(stage.worker, name))
+
+    await stage.until(failing, "a gauge that says since when Slack fails")
+    revoked.times = 0
+    await stage.hurry_alerts()
+    for call in (low, high):
+        assert len(await stage.told(call)) == 1
+
+
+async def test_what_slack_will_never_take_is_kept_and_not_repeated(stage: Stage) -> None:
+    """Only a message whose plain text is refused, too, is given up: counted, logged, kept."""
     call = stage.past("wrong_rate")
     before = await _posts(stage, "refused")
-    stage.world.slack.refuse(status, word, times=None)
+    stage.world.slack.refuse(400, "invalid_payload", times=2)
     await stage.hang_up(call)
     await stage.ended(call)
     assert await stage.told(call) == []
     (shown,) = (await stage.show(call))["alerts"]
-    assert (shown["delivery"], word in shown["reason"]) == ("refused", True)
+    assert (shown["delivery"], "invalid_payload" in shown["reason"]) == ("refused", True)
     assert await _posts(stage, "refused") == before + 1
-    assert [line["alert_id"] for line in stage.log(call, "alert refused")] == [shown["alert"]["id"]]
-    assert len(stage.world.slack.requests) == 1
+    (line,) = await stage.heard(call, "alert refused")
+    assert line["alert_id"] == shown["alert"]["id"]
+    assert len(stage.world.slack.requests) == 2
+
+
+async def test_blocks_that_slack_refuses_are_told_as_text(stage: Stage) -> None:
+    """A message whose blocks Slack does not like is told as its one line."""
+    call = stage.past("wrong_rate")
+    stage.world.slack.refuse(400, "invalid_blocks")
+    await stage.hang_up(call)
+    await stage.ended(call)
+    (message,) = await stage.told(call)
+    assert list(message.payload) == ["text"]
 
 
 async def test_a_slack_that_hangs_holds_up_no_verdict(stage: Stage) -> None:
-    """While posts get no answer, sessions are judged as ever; later all of them are told once."""
-    hanging = stage.world.slack.faults.stall(times=None)
+    """While a post gets no answer, sessions are judged as ever; later all of them are told once."""
+    hanging = stage.world.slack.faults.delay(60)
     calls = [stage.past("wrong_rate") for _ in range(6)]
     await stage.hang_up(*calls)
     for call in calls:
         await stage.ended(call)
+    await stage.until(lambda: hanging.taken, "a post that hangs")
     assert stage.world.slack.messages == []
-    hanging.times = 0
     async with stage.world.down():
         pass
-    await stage.until(lambda: len(stage.log(event="alert waits")) >= hanging.taken, "a cut post")
+    await stage.until(lambda: stage.log(event="alert in doubt"), "a cut post")
     await stage.hurry_alerts()
     for call in calls:
         assert len(await stage.told(call)) == 1
@@ -189,9 +271,7 @@ async def _waits(stage: Stage, call: Call, tries: int) -> None:
 
     async def look() -> bool:
         postings = await stage.postings(call)
-        return [(p.tries, p.delivery, p.token) for p in postings] == [
-            (tries, Delivery.WAITING, None)
-        ]
+        return [(p.tries, p.delivery) for p in postings] == [(tries, Delivery.WAITING)]
 
     await stage.until(look, f"{tries} failed tries at the alert")
 

@@ -72,6 +72,36 @@ def test_ages_must_be_positive_and_ascending(ages: str) -> None:
     assert line.startswith("TOLLWATCH_FETCH_AFTER_SECONDS: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TOLLWATCH_ALERT_COOLDOWN_SECONDS", "-1"),
+        ("TOLLWATCH_ALERT_COOLDOWN_SECONDS", "1h"),
+        ("TOLLWATCH_ALERT_BURST", "0"),
+        ("TOLLWATCH_ALERT_BURST", "1001"),
+        ("TOLLWATCH_ALERTS_PER_HOUR", "0"),
+        ("TOLLWATCH_ALERTS_PER_HOUR", "2.5"),
+        ("TOLLWATCH_ALERTS_PER_HOUR", "3601"),
+    ],
+)
+def test_a_cap_on_alerts_that_is_none_is_refused(name: str, value: str) -> None:
+    """A cap of nothing would hide everything, one without bound would be none."""
+    (line,) = faults(WorkerSettings, WORKER | {name: value})
+    assert line.startswith(f"{name}: ")
+
+
+def test_a_cool_down_may_be_turned_off() -> None:
+    """0 seconds turn it off; unset it is an hour, with bursts of twenty and thirty an hour."""
+    off = WorkerSettings.load(WORKER | {"TOLLWATCH_ALERT_COOLDOWN_SECONDS": "0"})
+    assert off.alert_cooldown_seconds == 0
+    usual = WorkerSettings.load(WORKER)
+    assert (usual.alert_cooldown_seconds, usual.alert_burst, usual.alerts_per_hour) == (
+        3600,
+        20,
+        30,
+    )
+
+
 @given(ages=st.lists(st.integers(1, 600_000), min_size=1, unique=True).map(sorted))
 def test_any_ascending_ages_are_read(ages: list[int]) -> None:
     """Ascending ages are read as they stand, spaces or not."""

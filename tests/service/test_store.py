@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Redis as RedisClient
 
 from service import keys
-from service.queue import Claim, Line, session_line
+from service.outbox import Flood, Outbox
+from service.queue import Claim, session_line
 from service.records import (
     Alert,
     Call,
@@ -253,7 +254,7 @@ async def test_an_alert_is_kept_once_per_severity(redis: Redis) -> None:
     (alert_id,) = [alert_id async for alert_id in store.alert_ids()]
     posting = await store.posting(alert_id)
     assert posting
-    assert (posting.alert.severity, posting.delivery) == (Severity.HIGH, Delivery.WAITING)
+    assert (posting.subject.severity, posting.delivery) == (Severity.HIGH, Delivery.WAITING)
 
 
 async def test_failures_of_our_own_end_in_a_dead_letter(redis: Redis) -> None:
@@ -318,16 +319,16 @@ async def test_every_key_has_an_end_or_an_owner(redis: Redis) -> None:
     taken = await store.take("s", mine.token)
     assert taken
     await store.conclude(taken, mine.token, final(Severity.LOW), now_ms=END_MS)
-    line = Line(redis, due=keys.OUTBOX, prefix=keys.ALERT)
-    (post,) = await line.claim(limit=5, lease_ms=LEASE_MS, token="p", now_ms=END_MS)
-    posting = await store.posting(post.id)
-    assert posting
-    assert await store.deliver(post.id, post.token, Delivery.POSTED, now_ms=END_MS) == 1
+    outbox = Outbox(redis, retention_ms=RETENTION_MS, flood=Flood(0, 20, 30))
+    (post,) = await outbox.claim(limit=1, lease_ms=LEASE_MS, token="p")
+    assert await outbox.begin(post)
+    assert await outbox.close(post, Delivery.POSTED) == 1
     endless = {key.decode() async for key in redis.scan_iter() if await redis.ttl(key) == -1}
-    assert endless == {keys.SESSIONS, keys.ALERTS}
+    assert endless == {keys.SESSIONS, keys.ALERTS, keys.SLACK}
     await redis.delete(keys.session_key("s"), keys.alert_key("s:low"))
     await store.trim(now_ms=END_MS + 2 * RETENTION_MS)
-    assert not [key async for key in redis.scan_iter() if key.startswith(b"tollwatch:s")]
+    left = {key.decode() async for key in redis.scan_iter()}
+    assert left == {keys.SLACK, keys.analysis_key("s")}
 
 
 async def test_an_older_version_keeps_what_a_newer_one_wrote(redis: Redis) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
@@ -19,15 +19,27 @@ from redis.asyncio import Redis
 from typer.testing import CliRunner
 
 from service import keys
-from service.queue import session_line
-from service.records import Alert, Conclusion, Fetch, Severity, State, Verdict, Watch
+from service.outbox import Flood, Outbox
+from service.queue import Claim, session_line
+from service.records import (
+    Alert,
+    Conclusion,
+    Delivery,
+    Fetch,
+    Notice,
+    Severity,
+    State,
+    Verdict,
+    Watch,
+)
 from service.store import Store
+from tests.alerts import RETENTION_MS, alert_of, decide
 from tests.samples import END_MS, START_MS, analysis, assistant_call, node, scheduling
 from tests.workers.local_http import Vendor, vendor
 from tests.workers.trees import chain, guide, wire
 from tests.world.valkey import Valkey
 from tests.world.world import World
-from workers.cli import app
+from workers.cli import alerts, app
 from workers.export import COLUMNS
 from workers.policy import Policy
 
@@ -532,6 +544,43 @@ def test_alerts_are_listed_with_their_fate(cli: Cli, kept: Kept) -> None:
     assert [(each["session_id"], each["delivery"]) for each in found] == [("done", "waiting")]
     assert cli.run("alerts")[0]
     assert cli.run("alerts", "--delivery", "refused") == ("", "no alerts\n")
+    (whole,) = msgspec.json.decode(cli.run("alerts", "--format", "json")[0])
+    assert (whole["kind"], whole["repeated"]) == ("alert", False)
+
+
+def test_summaries_and_notices_are_listed_too(cli: Cli, kept: Kept) -> None:
+    """A summary and a notice are lines of the list; `--summary` lists what a summary tells."""
+
+    async def tell(redis: Redis, store: Store) -> None:
+        await decide(redis, alert_of("other", Severity.LOW))
+        await store.notify(Notice("n", "outage", END_MS + 5, "Telnyx is away"), now_ms=END_MS + 5)
+        outbox = Outbox(redis, retention_ms=RETENTION_MS, flood=Flood(0, 1, 3600))
+        for token in ("1", "2"):
+            claims: list[Claim] = []
+            while not claims:
+                claims = await outbox.claim(limit=1, lease_ms=1000, token=token)
+            await outbox.begin(claims[0])
+            await outbox.close(claims[0], Delivery.POSTED)
+
+    kept.run(tell)
+
+    def listed(*options: str) -> list[dict[str, Any]]:
+        text, _ = cli.run("alerts", "--format", "ndjson", *options)
+        return [msgspec.json.decode(line) for line in text.splitlines()]
+
+    assert {each["kind"] for each in listed()} == {"alert", "notice", "summary"}
+    told = [
+        (each["session_id"], each["delivery"], each["summary"]) for each in listed("--summary", "1")
+    ]
+    assert told == [("done", "summarized", "1"), ("other", "summarized", "1")]
+    assert len(listed("--delivery", "summarized")) == 2
+    assert listed("--summary", "99") == []
+
+
+def test_the_fates_are_those_of_the_records() -> None:
+    """Each fate can be asked for."""
+    wanted, _ = get_args(get_type_hints(alerts)["delivery"])
+    assert set(get_args(wanted)) == set(Delivery)
 
 
 def test_the_states_are_those_of_the_records() -> None:

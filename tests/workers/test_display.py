@@ -15,11 +15,13 @@ from service.records import (
     Call,
     Delivery,
     Fetch,
+    Notice,
     Reason,
     Reported,
     Session,
     Severity,
     State,
+    Summary,
     Verdict,
     Watch,
 )
@@ -223,7 +225,7 @@ def call_session() -> Session:
     )
 
 
-def alert(**fields: Any) -> Posting:
+def alert(**fields: Any) -> Posting[Alert]:
     decided = Alert(
         id="s:high",
         call=Call(session_id="s"),
@@ -232,7 +234,7 @@ def alert(**fields: Any) -> Posting:
         decided_ms=END_MS,
     )
     whole = {"delivery": Delivery.WAITING, "tries": 0, "reason": "", "changed_ms": 0}
-    return Posting(alert=decided, token=None, **{**whole, **fields})
+    return Posting(decided, **{**whole, **fields})
 
 
 def test_the_list_of_alerts_says_what_became_of_each() -> None:
@@ -241,6 +243,30 @@ def test_the_list_of_alerts_says_what_became_of_each() -> None:
     found = lines_of(shown(alerts_view([("s:high", refused), ("x:low", None)])))
     assert any("refused" in line and "no_service" in line for line in found)
     assert any("x:low" in line and "cannot be read" in line for line in found)
+
+
+def test_the_list_names_summaries_and_notices() -> None:
+    """Each alert says in which summary it was told, which may be told twice, and what else is."""
+    told = alert(delivery=Delivery.SUMMARIZED, summary="17")
+    twice = alert(delivery=Delivery.POSTED, repeated=True)
+    summary = Posting(Summary("17:summary", END_MS, 2481, ("cap",)), Delivery.POSTED)
+    notice = Posting(Notice("n", "outage", END_MS, "Telnyx \x1b[31mis away"), Delivery.WAITING)
+    rows: list[tuple[str, Posting[Any] | None]] = [
+        ("a", told),
+        ("b", twice),
+        ("17:summary", summary),
+        ("n:notice", notice),
+    ]
+    text = shown(alerts_view(rows))
+    for words in (
+        "summarized in 17",
+        "perhaps told twice",
+        "summary 17 of 2,481 alerts",
+        "Telnyx �[31mis away",
+    ):
+        assert words in text
+    parts = session_view(known(session(), alerts=(told,)), None)
+    assert "told in summary 17" in shown(*parts)
 
 
 def test_a_session_is_shown_whole() -> None:

@@ -10,9 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from tests.workers.servers import Request, Script, Server, answering, for_ever, reset, serving
+from tests.workers.servers import (
+    Request,
+    Script,
+    Server,
+    answering,
+    for_ever,
+    head,
+    reset,
+    serving,
+)
 from workers.slack import SlackClient
-from workers.slack_answer import Outcome, Permanent, Posted, RateLimited, Transient, outcome_of
+from workers.slack_answer import (
+    Closed,
+    Outcome,
+    Posted,
+    RateLimited,
+    Rejected,
+    Transient,
+    outcome_of,
+)
 from workers.transport import Timeouts
 
 NOW = datetime(2026, 3, 17, 10, 0, 0, tzinfo=UTC)
@@ -54,33 +71,64 @@ def test_a_rate_limit_says_when(value: str, seconds: int) -> None:
     assert outcome_of(429, {}, b"rate_limited") == RateLimited(30)
 
 
+def both_shapes(word: str) -> tuple[bytes, bytes]:
+    return word.encode(), msgspec.json.encode({"ok": False, "error": word})
+
+
 @pytest.mark.parametrize(
     ("status", "word"),
     [
         (400, "invalid_payload"),
-        (403, "action_prohibited"),
-        (404, "no_service"),
-        (404, "channel_not_found"),
-        (410, "channel_is_archived"),
-        (200, "invalid_payload"),
-        (200, "channel_not_found"),
+        (400, "no_text"),
+        (400, "msg_blocks_too_long"),
+        (200, "invalid_blocks"),
     ],
 )
-def test_slacks_own_words_are_permanent(status: int, word: str) -> None:
-    """What will not work this way is not tried for ever, and says why."""
-    for body in (word.encode(), msgspec.json.encode({"ok": False, "error": word})):
+def test_what_slack_says_of_the_message_is_the_messages_own(status: int, word: str) -> None:
+    """Its words for a bad payload are about this payload, and no reason to hold back others."""
+    for body in both_shapes(word):
         outcome = outcome_of(status, {}, body)
-        assert isinstance(outcome, Permanent)
+        assert isinstance(outcome, Rejected)
+        assert outcome.certain
         assert outcome.reason.endswith(word)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 413, 422])
-def test_other_refusals_are_permanent_without_a_word(status: int) -> None:
-    """A page instead of a word is not repeated: it may hold the URL."""
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        (403, "action_prohibited"),
+        (403, "invalid_token"),
+        (404, "no_service"),
+        (404, "channel_not_found"),
+        (410, "channel_is_archived"),
+        (400, "user_not_found"),
+        (200, "channel_not_found"),
+    ],
+)
+def test_what_slack_says_of_the_channel_is_no_alerts_fault(status: int, word: str) -> None:
+    """A revoked webhook or an archived channel takes nothing until somebody mends it."""
+    for body in both_shapes(word):
+        outcome = outcome_of(status, {}, body)
+        assert isinstance(outcome, Closed)
+        assert outcome.reason.endswith(word)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 410])
+def test_a_refusal_without_a_word_is_the_channels(status: int) -> None:
+    """A page instead of a word loses no alert, and is not repeated: it may hold the URL."""
     outcome = outcome_of(status, {}, f"<html>{SECRET}</html>".encode())
-    assert isinstance(outcome, Permanent)
+    assert isinstance(outcome, Closed)
     assert SECRET not in outcome.reason
     assert outcome.reason.startswith(str(status))
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_bad_request_without_a_word_may_be_either(status: int) -> None:
+    """Whether it is the message shows when a plain one is sent: it is not certain."""
+    outcome = outcome_of(status, {}, f"<html>{SECRET}</html>".encode())
+    assert isinstance(outcome, Rejected)
+    assert not outcome.certain
+    assert SECRET not in outcome.reason
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 425, 301, 302, 307, 0, 999])
@@ -110,7 +158,7 @@ def test_a_200_without_ok_is_not_taken_for_posted(body: bytes) -> None:
 def test_nothing_raises(status: int, body: bytes, value: str) -> None:
     """Whatever comes has an outcome."""
     outcome = outcome_of(status, {"retry-after": value}, body, now=NOW)
-    assert outcome.name in {"posted", "rate_limited", "transient", "permanent"}
+    assert outcome.name in {"posted", "rate_limited", "transient", "closed", "rejected"}
 
 
 @pytest.mark.anyio
@@ -142,7 +190,7 @@ async def test_every_post_has_its_own_connection() -> None:
 async def test_slacks_answers_reach_the_reading() -> None:
     """Status, headers and body decide."""
     assert await post(answering(429, b"", {"Retry-After": "7"})) == RateLimited(7)
-    assert await post(answering(404, b"no_service")) == Permanent("404 Not Found: no_service")
+    assert await post(answering(404, b"no_service")) == Closed("404 Not Found: no_service")
     assert await post(answering(503)) == Transient("503 Service Unavailable")
 
 
@@ -163,6 +211,40 @@ async def close(_request: Request, writer: asyncio.StreamWriter) -> None:
 async def test_silence_after_the_body_leaves_a_doubt(script: Script) -> None:
     """Once the body is out, no answer does not mean no message."""
     outcome = await post(script)
+    assert isinstance(outcome, Transient)
+    assert outcome.maybe_posted
+
+
+def cut_after(status: int) -> Script:
+    """An answer that ends after its head and a part of its body."""
+
+    async def script(_request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(head(status, 100) + b"o")
+        await writer.drain()
+        writer.close()
+
+    return script
+
+
+@pytest.mark.anyio
+async def test_a_200_whose_body_is_lost_is_posted() -> None:
+    """Slack says 200 only of what it has taken, so the message is there."""
+    assert await post(cut_after(200)) == Posted()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", [500, 404])
+async def test_a_failure_whose_body_is_lost_leaves_no_doubt(status: int) -> None:
+    """The status alone says that nothing was posted."""
+    outcome = await post(cut_after(status))
+    assert isinstance(outcome, Transient)
+    assert not outcome.maybe_posted
+
+
+@pytest.mark.anyio
+async def test_a_page_instead_of_an_ok_is_no_receipt() -> None:
+    """A 200 with far too much behind it does not come from Slack."""
+    outcome = await post(answering(200, b"x" * 100_000))
     assert isinstance(outcome, Transient)
     assert outcome.maybe_posted
 

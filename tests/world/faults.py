@@ -16,8 +16,11 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Kind: TypeAlias = Literal[
-    "status", "delay", "reset", "stall", "truncate", "garbage", "html", "oversize"
+    "status", "delay", "reset", "stall", "truncate", "garbage", "html", "oversize", "silence"
 ]
+# What these begin with, a 200, says that the request was taken: a service that remembers what it
+# takes must have taken it.
+_TAKEN: Final = frozenset({"silence", "stall", "truncate"})
 
 _SECRET_HEADERS: Final = frozenset({"authorization", "cookie"})
 _KEPT_REQUESTS: Final = 50_000
@@ -72,6 +75,10 @@ class Faults:
         return self.add(
             Fault("status", path, times, status=status, body=body, headers=headers or {})
         )
+
+    def silence(self, *, path: str = "", times: int | None = 1) -> Fault:
+        """The request is taken, and the connection breaks before a word of the answer."""
+        return self.add(Fault("silence", path, times))
 
     def delay(self, seconds: float, *, path: str = "", times: int | None = 1) -> Fault:
         """The right answer, late."""
@@ -131,12 +138,16 @@ class Request:
 class Front:
     """Wraps an application: logs each request, then lets the fault have its way, or the app.
 
-    `latency_seconds` is what every answer takes at least.
+    `latency_seconds` is what every answer takes at least. `remembers` says that the app is changed
+    by what it is told, so that it has to hear a request whose answer is lost.
     """
 
-    def __init__(self, app: ASGIApp, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, app: ASGIApp, clock: Callable[[], float], *, remembers: bool = False
+    ) -> None:
         self._app = app
         self._clock = clock
+        self._remembers = remembers
         self.faults = Faults()
         self.latency_seconds = 0.0
         self.requests: deque[Request] = deque(maxlen=_KEPT_REQUESTS)
@@ -162,6 +173,8 @@ class Front:
             await asyncio.sleep(fault.seconds)
             await self._app(scope, receive, noting)
         else:
+            if self._remembers and fault.kind in _TAKEN:
+                await self._app(scope, receive, _to_nobody)
             await _TROUBLE[fault.kind](fault, receive, send)
 
     def _note(self, scope: Scope, fault: Fault | None) -> Request:
@@ -177,6 +190,10 @@ class Front:
         self.requests.append(request)
         self.request_count += 1
         return request
+
+
+async def _to_nobody(_message: Message) -> None:
+    """An answer that is lost."""
 
 
 class _Trouble(Protocol):
@@ -233,6 +250,7 @@ _TROUBLE: Final[Mapping[str, _Trouble]] = {
     "html": _html,
     "oversize": _oversize,
     "reset": _reset,
+    "silence": _reset,
     "stall": _stall,
     "truncate": _truncate,
 }

@@ -65,7 +65,9 @@ class SlackWorld:
         self._tokens: float = self.burst
         self._filled_at = clock()
         self.app = Front(
-            Starlette(routes=[Route("/services/{rest:path}", self._post, methods=["POST"])]), clock
+            Starlette(routes=[Route("/services/{rest:path}", self._post, methods=["POST"])]),
+            clock,
+            remembers=True,
         )
         self.faults = self.app.faults
         self.requests = self.app.requests
