@@ -35,6 +35,7 @@ from service.store import Store
 from workers.analyze import Analyst
 from workers.decide import Rules
 from workers.feed import Feeder
+from workers.housekeeping import Housekeeping
 from workers.metrics import WorkerMetrics
 from workers.notices import outage_notice
 from workers.policy import Policy
@@ -54,7 +55,6 @@ _POLL_SECONDS: Final = 0.02
 _HEALTH_SECONDS: Final = 10
 _RESTART_SECONDS: Final = 1.0
 _WATCH_SECONDS: Final = 2.0
-_TRIM_EVERY: Final = 150
 _REDIS_SECONDS: Final = 5.0
 _CANCEL_SECONDS: Final = 0.2
 
@@ -105,6 +105,7 @@ class WorkerProcess:
     alerts: Feeder
     analyst: Analyst
     poster: Poster
+    housekeeping: Housekeeping
     metrics: WorkerMetrics
     registry: CollectorRegistry
     health: Health
@@ -225,8 +226,8 @@ class WorkerProcess:
             self.metrics.posts.labels(outcome).inc()
 
     async def _watch(self) -> None:
-        """Gauges of what is due, and the end of what the retention has ended."""
-        for turn in range(1 << 62):
+        """Gauges of what is due, and housekeeping."""
+        while True:
             now = now_ms()
             for name, feeder in (("sessions", self.sessions), ("alerts", self.alerts)):
                 depth = await feeder.line.depth(now_ms=now, delay_ms=feeder.delay_ms)
@@ -235,8 +236,7 @@ class WorkerProcess:
                 self.metrics.oldest.labels(name).set(depth.oldest_overdue_ms / 1000)
             self.metrics.held.set(self.sessions.held)
             await self._watch_telnyx(now)
-            if turn % _TRIM_EVERY == 0:
-                await self.store.trim(now_ms=now)
+            await self.housekeeping.turn(now_ms=now)
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def _watch_telnyx(self, now: int) -> None:
@@ -357,6 +357,7 @@ def _assemble(
         alerts=Feeder(alert_line(arq), POST, arq, _POSTS_AT_ONCE, worker_id, json.encode),
         analyst=Analyst(store, telnyx, rules, metrics, now_ms),
         poster=Poster(store, slack, metrics, now_ms),
+        housekeeping=Housekeeping(store, arq, metrics),
         metrics=metrics,
         registry=registry,
         health=Health(redis_check(arq)),
