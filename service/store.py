@@ -421,11 +421,9 @@ class Store:
         return (found, left_ms) if found else None
 
     async def notify(self, notice: Notice, *, now_ms: int) -> bool:
-        """Keep a notice to the operators, once per id; whether it was new."""
-        name = keys.notice_key(notice.id)
-        return bool(
-            await self._redis.set(name, encode(notice), nx=True, pxat=now_ms + self._retention_ms)
-        )
+        """Keep a notice to the operators, once per id for the retention; whether it was new."""
+        name, kept_ms = keys.notice_key(notice.id), self._retention_ms + now_ms - notice.at_ms
+        return bool(await self._redis.set(name, encode(notice), nx=True, px=kept_ms))
 
     async def analysis(self, session_id: str) -> bytes | None:
         """The last analysis, cleaned, as JSON; None where there is none."""

@@ -47,7 +47,7 @@ _HARMLESS: Final = re.compile(
       (?:19|20)\d\d-[01]\d-[0-3]\d (?:[T ][0-2]\d:[0-5]\d:[0-6]\d(?:\.\d{1,9})?
                                    (?:Z|[+-][01]\d:?[0-5]\d)?)?  # a time
     | -?0\.\d{1,30}                                              # a small amount
-    | \d{17,20}                                                  # an id, longer than any number
+    | [1-9]\d{16,19}                                             # an id, longer than any number
     """,
     re.VERBOSE | re.ASCII,
 )
