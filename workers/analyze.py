@@ -21,8 +21,8 @@ from workers.answer import clean
 from workers.attempt import Attempt, Found, Held, NothingYet
 from workers.complete import is_cut
 from workers.decide import Rules, decide
+from workers.evidence import Evidence, gathering
 from workers.fetch import fetch
-from workers.heard import Heard, listening
 from workers.metrics import WorkerMetrics
 from workers.products import CALL_SESSION
 from workers.scrub import masked
@@ -53,14 +53,14 @@ class Analyst:
 
         Redis' errors pass through: the lease ends by itself, and the session is due again.
         """
-        with listening() as heard:
+        with gathering() as evidence:
             try:
                 return await self._attempt(claim)
             except RedisError:
                 raise
             except Exception as error:  # noqa: BLE001
                 # Whatever breaks our code: this session's tries are counted, and the others go on.
-                return await self._failed(claim, error, heard)
+                return await self._failed(claim, error, evidence)
 
     async def _attempt(self, claim: Claim) -> str:
         session = await self.store.take(claim.id, claim.token)
@@ -96,7 +96,7 @@ class Analyst:
         tree = build_tree(analysis, CALL_SESSION)
         return Found(analysis, tree, (remark,), whole=not is_cut(tree))
 
-    async def _failed(self, claim: Claim, error: Exception, heard: Heard) -> str:
+    async def _failed(self, claim: Claim, error: Exception, evidence: Evidence) -> str:
         now_ms = self.now_ms()
         # An error's words may quote what Telnyx sent.
         reason = masked(clean(f"{type(error).__name__}: {error}"))
@@ -108,7 +108,7 @@ class Analyst:
             most_failures=MOST_FAILURES,
             kind=kind_of(error),
             reason=reason,
-            raw=heard.raw(),
+            raw=evidence.raw(),
         )
         dead = failures is not None and failures >= MOST_FAILURES
         _log.error("attempt failed", reason=reason, failures=failures, dead=dead, exc_info=error)

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from service import keys
 from service.dead import DeadLetter, DeadLetters
 from service.store import Store
-from workers.heard import read_raw
+from workers.evidence import read_raw
 from workers.lookup import Known, NotReadable, look_up, whole
 
 Action: TypeAlias = Literal["retry", "drop"]

@@ -38,15 +38,16 @@ _PERSONAL: Final = re.compile(
 )
 
 _UUID: Final = r"(?<![\w-])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![\w-])"
-_DIGITS: Final = r"[+(]{0,2}\d(?:[\s().\-–—/·_]{0,3}\d){6,}"
-_NUMBER: Final = re.compile(f"(?P<kept>{_UUID})|{_DIGITS}")
+_BETWEEN: Final = r"[\s().\-–—/·_]{0,3}"
+_SMALL_AMOUNT: Final = rf"(?<![\w.+(])0\.\d{{1,30}}(?!{_BETWEEN}\d)"
+_DIGITS: Final = rf"[+(]{{0,2}}\d(?:{_BETWEEN}\d){{6,}}"
+_NUMBER: Final = re.compile(f"(?P<kept>{_UUID}|{_SMALL_AMOUNT})|{_DIGITS}")
 _ADDRESS: Final = re.compile(r"[^\s@\"'<>,;]+@[^\s@\"'<>,;]*")
 # What looks like a number to the above, and is none when it stands alone.
 _HARMLESS: Final = re.compile(
     r"""
       (?:19|20)\d\d-[01]\d-[0-3]\d (?:[T ][0-2]\d:[0-5]\d:[0-6]\d(?:\.\d{1,9})?
                                    (?:Z|[+-][01]\d:?[0-5]\d)?)?  # a time
-    | -?0\.\d{1,30}                                              # a small amount
     | [1-9]\d{16,19}                                             # an id, longer than any number
     """,
     re.VERBOSE | re.ASCII,

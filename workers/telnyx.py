@@ -34,7 +34,7 @@ from workers.answer import (
     meaning_of,
     read_as,
 )
-from workers.heard import hear
+from workers.evidence import note_answer
 from workers.metadata import RecordType, RecordTypes, decode_record_type, decode_record_types
 from workers.products import CALL_SESSION
 from workers.transport import Answer, Timeouts, Unanswered, exchange, open_client
@@ -174,7 +174,7 @@ class TelnyxClient:
             )
         except Unanswered as error:
             return Transient(error.reason)
-        hear("/".join(parts), answer.status, answer.body)
+        note_answer("/".join(parts), answer.status, answer.body)
         return read(answer)
 
     def _request(self, parts: tuple[str, ...], query: Mapping[str, str] | None) -> httpx.Request:

@@ -227,7 +227,8 @@ async def test_ten_thousand_are_worked_on_in_pages(redis: Redis, store: Store) -
     """Retrying while the list is walked reaches each of many, and leaves none."""
     ids = [f"s{number}" for number in range(10_000)]
     await die(redis, store, *ids)
-    sizes, done = [], set()
+    sizes: list[int] = []
+    done: set[str] = set()
     async for page in store.dead.pages():
         sizes.append(len(page))
         done.update(await store.dead.retry(page, now_ms=END_MS))

@@ -20,7 +20,7 @@ from workers.analysis import decode_analysis
 from workers.analyze import MOST_FAILURES, Analyst
 from workers.answer import Invalid, Meaning, NotReady, RateLimited, Ready, Refused, Transient
 from workers.decide import Rules
-from workers.heard import hear, read_raw
+from workers.evidence import note_answer, read_raw
 from workers.metrics import WorkerMetrics
 from workers.policy import BUILT_IN
 from workers.settle import Schedule
@@ -184,15 +184,15 @@ async def test_the_answer_that_broke_us_is_kept(
     stage = scene(cost())
     ask = stage.analyst.telnyx.analysis
 
-    async def heard(*args: Any, **kwargs: Any) -> Meaning:
-        hear("call-session/s", 200, b'{"root":{"cli":"+4915112345678"}}')
+    async def asked(*args: Any, **kwargs: Any) -> Meaning:
+        note_answer("call-session/s", 200, b'{"root":{"cli":"+4915112345678"}}')
         found: Meaning = await ask(*args, **kwargs)
         return found
 
     def judge(*_: Any, **__: Any) -> Any:
         raise ValueError("cannot read '+49 151 12345678'")
 
-    stage.analyst.telnyx.analysis = heard
+    stage.analyst.telnyx.analysis = asked
     monkeypatch.setattr("workers.decide.judge", judge)
     assert await stage.attempt(90) == "failed"
     raw, _ = await stage.store.raw("s")

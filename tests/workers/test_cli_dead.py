@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 import pytest
@@ -16,9 +16,9 @@ from tests.samples import END_MS, scheduling
 from tests.service.test_dead import RETENTION_MS, die
 from tests.workers.test_cli import Cli, words
 from tests.world.valkey import Valkey
-from workers.heard import hear, listening
+from workers.evidence import gathering, note_answer
 
-T = Any
+T = TypeVar("T")
 
 
 class Kept:
@@ -44,14 +44,15 @@ class Kept:
 
     def state(self, session_id: str) -> tuple[State, bool]:
         session = self.do(lambda _, store: store.session(session_id))
+        assert session
         return session.state, session.dropped_ms is not None
 
 
 def answered() -> bytes:
     """An answer with a number in it, as it is kept."""
-    with listening() as heard:
-        hear("call-session/a", 200, b'{"root":{"cli":"+4915112345678","x":1.50}}')
-    return heard.raw()
+    with gathering() as evidence:
+        note_answer("call-session/a", 200, b'{"root":{"cli":"+4915112345678","x":1.50}}')
+    return evidence.raw()
 
 
 async def fill(redis: Redis, store: Store) -> None:

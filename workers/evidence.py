@@ -27,7 +27,7 @@ class _Answer:
 
 
 @dataclass(slots=True)
-class Heard:
+class Evidence:
     """The answers of one attempt, the first ones, as far as there is room for their bodies."""
 
     _answers: list[_Answer] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Heard:
 
 
 def read_raw(packed: bytes) -> bytes:
-    """What `Heard.raw` has packed, as JSON. Raises ValueError on junk."""
+    """What `Evidence.raw` has packed, as JSON. Raises ValueError on junk."""
     try:
         return zlib.decompress(packed)
     except zlib.error as error:
@@ -64,17 +64,17 @@ def read_raw(packed: bytes) -> bytes:
 
 
 @contextmanager
-def listening() -> Iterator[Heard]:
+def gathering() -> Iterator[Evidence]:
     """What is answered inside, in this task and those that it starts."""
-    heard = Heard()
-    token = _listener.set(heard)
+    evidence = Evidence()
+    token = _listener.set(evidence)
     try:
-        yield heard
+        yield evidence
     finally:
         _listener.reset(token)
 
 
-def hear(asked: str, status: int, body: bytes) -> None:
+def note_answer(asked: str, status: int, body: bytes) -> None:
     """An answer has come; it is remembered where somebody listens."""
     listener = _listener.get()
     if listener is not None:
@@ -89,5 +89,5 @@ def _bounded(document: Any) -> Any:
     return text[:_MOST_CHARACTERS].decode(errors="replace")
 
 
-_listener: ContextVar[Heard | None] = ContextVar("listener", default=None)
+_listener: ContextVar[Evidence | None] = ContextVar("listener", default=None)
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
