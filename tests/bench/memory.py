@@ -1,4 +1,4 @@
-"""Bytes of Redis' memory for each session, waiting for its first look, waiting on, and finished.
+"""Bytes of Redis' memory for each session, at the stages of its life.
 
 The growth of `used_memory` over many sessions, divided by their number: everything counts, keys,
 sorted sets and what the allocator rounds up. Typical calls to an AI assistant, with the three
@@ -25,7 +25,7 @@ from tests.world.valkey import Valkey
 from tests.world.webhooks import events_for
 from tests.world.world import World
 from workers.analysis import decode_analysis
-from workers.attempt import Found
+from workers.attempt import Found, NothingYet
 from workers.decide import Rules, decide
 from workers.policy import BUILT_IN
 from workers.products import CALL_SESSION
@@ -35,7 +35,12 @@ from workers.tree import build_tree
 SESSIONS: Final = 20_000
 _PAGE: Final = 250
 _RETENTION_MS: Final = 30 * 86_400_000
-_AGES: Final = (90, 300, 1800, 10_800)
+_AGES: Final = (90, 300, 1800)
+_STAGES: Final = (
+    ("asked for, no cost yet", False),
+    ("has a cost, waits for a second answer", True),
+    ("finished, with a verdict", True),
+)
 _RULES: Final = Rules(Schedule.of_seconds(_AGES), BUILT_IN)
 
 
@@ -68,10 +73,9 @@ async def _run(url: str, sessions: int) -> list[Figure]:
     figures = []
     await _record(store, calls, end_ms)
     figures.append(await _weigh(redis, "not looked at yet", calls, before))
-    for age, stage in zip(
-        _AGES, ("looked at once, waiting", "finished, with a verdict"), strict=False
-    ):
-        await _look(redis, store, {call.session_id: call for call in calls}, end_ms + age * 1000)
+    by_id = {call.session_id: call for call in calls}
+    for age, (stage, has_cost) in zip(_AGES, _STAGES, strict=True):
+        await _look(redis, store, by_id, end_ms + age * 1000, has_cost=has_cost)
         figures.append(await _weigh(redis, stage, calls, before))
     await _check(store, calls)
     await redis.aclose()
@@ -89,7 +93,9 @@ async def _record(store: Store, calls: Sequence[Call], end_ms: int) -> None:
         await asyncio.gather(*(store.record(each, now_ms=end_ms) for each in scheduled))
 
 
-async def _look(redis: Redis, store: Store, calls: dict[str, Call], now_ms: int) -> None:
+async def _look(
+    redis: Redis, store: Store, calls: dict[str, Call], now_ms: int, *, has_cost: bool
+) -> None:
     """One attempt at each, as a worker makes it."""
     line, page = session_line(redis), 0
     while claims := await line.claim(
@@ -99,11 +105,15 @@ async def _look(redis: Redis, store: Store, calls: dict[str, Call], now_ms: int)
         for claim in claims:
             session = await store.take(claim.id, claim.token)
             assert session
-            body = answer(calls[claim.id].root, Question(max_depth=5), Habits())
-            analysis = decode_analysis(msgspec.json.encode(body))
-            found = Found(analysis, build_tree(analysis, CALL_SESSION))
-            conclusion = decide(session, found, _RULES, now_ms=now_ms)
+            attempt = _found(calls[claim.id]) if has_cost else NothingYet("404 Not Found")
+            conclusion = decide(session, attempt, _RULES, now_ms=now_ms)
             await store.conclude(session, claim.token, conclusion, now_ms=now_ms)
+
+
+def _found(call: Call) -> Found:
+    body = answer(call.root, Question(max_depth=5), Habits())
+    analysis = decode_analysis(msgspec.json.encode(body))
+    return Found(analysis, build_tree(analysis, CALL_SESSION))
 
 
 async def _weigh(redis: Redis, stage: str, calls: Sequence[Call], before: int) -> Figure:

@@ -1,4 +1,4 @@
-"""The whole keyspace, with sessions in every state: each key has an end, or somebody who ends it."""
+"""The whole keyspace, with sessions in every state: each key has an end, or an owner."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
