@@ -1,13 +1,19 @@
 """Every key that tollwatch keeps in Redis, and who ends its life.
 
 `tollwatch:session:{id}` (hash): a session, its events, its watch, its verdict. No end while it is
-    open; the retention after its last change.
+    in `ended`, `due` or `dead`; the retention after its last change.
 `tollwatch:ended` (sorted set): sessions that wait for their first fetch, by latest end. The claim
     moves them to `due`.
 `tollwatch:due` (sorted set): sessions by the time of their next work, or by the end of their lease.
     The conclusion removes them.
 `tollwatch:sessions` (sorted set): all sessions by last change, the index of lists. Housekeeping.
 `tollwatch:analysis:{id}` (string): the last analysis, cleaned and compressed. The retention.
+`tollwatch:dead` (sorted set): dead letters by the time of their death. A retry, a drop or a late
+    event takes them off; housekeeping drops them after the retention, and their sessions with them.
+`tollwatch:dead:kinds` (hash): how many dead letters there are of each kind. Goes with `dead`.
+`tollwatch:dead:since` (hash): since when there have been any of that kind. Goes with `dead`.
+`tollwatch:raw:{id}` (string): what Telnyx answered when our code last broke on a session, scrubbed
+    and compressed. A week.
 `tollwatch:alert:{id}` (hash): an alert, a notice to the operators or a summary, and what became of
     it. No end while it waits; the retention after that. The end of its id says what it is: a
     severity, `notice` or `summary`.
@@ -33,6 +39,8 @@ Scores are milliseconds since 1970; those of the outbox hold the rank, too. All 
 one Redis (no Redis Cluster): the scripts change several of them in one step.
 """
 
+import re
+from dataclasses import dataclass
 from typing import Final
 
 SESSION: Final = "tollwatch:session:"
@@ -40,6 +48,10 @@ ENDED: Final = "tollwatch:ended"
 DUE: Final = "tollwatch:due"
 SESSIONS: Final = "tollwatch:sessions"
 ANALYSIS: Final = "tollwatch:analysis:"
+DEAD: Final = "tollwatch:dead"
+DEAD_KINDS: Final = DEAD + ":kinds"
+DEAD_SINCE: Final = DEAD + ":since"
+RAW: Final = "tollwatch:raw:"
 ALERT: Final = "tollwatch:alert:"
 OUTBOX: Final = "tollwatch:outbox"
 FOLDED: Final = "tollwatch:folded"
@@ -49,6 +61,62 @@ CAUSE: Final = "tollwatch:cause:"
 SLACK: Final = "tollwatch:slack"
 ALERTS: Final = "tollwatch:alerts"
 GATE: Final = "tollwatch:telnyx:"
+
+_VARIES: Final = re.compile(r"\{\w+\}|\*")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Keys that live and end alike; `name` is as in this module's text, `{id}` is what varies.
+
+    Each key has a time to live of its own, but for those that are `owned` (somebody removes what is
+    in them, and an empty one is gone), and for the ids that one of the sets in `held_by` lists.
+    """
+
+    name: str
+    owned: bool = False
+    held_by: tuple[str, ...] = ()
+
+    def id_of(self, key: str) -> str | None:
+        """The id in a key of this family ("" where it has none); None for any other key."""
+        prefix, *rest = _VARIES.split(self.name)
+        if not rest:
+            return "" if key == self.name else None
+        fits = key.startswith(prefix) and key.endswith(rest[0])
+        return key[len(prefix) : len(key) - len(rest[0])] if fits else None
+
+
+FAMILIES: Final = (
+    Family(SESSION + "{id}", held_by=(ENDED, DUE, DEAD)),
+    Family(ENDED, owned=True),
+    Family(DUE, owned=True),
+    Family(SESSIONS, owned=True),
+    Family(ANALYSIS + "{id}"),
+    Family(DEAD, owned=True),
+    Family(DEAD_KINDS, owned=True),
+    Family(DEAD_SINCE, owned=True),
+    Family(RAW + "{id}"),
+    Family(ALERT + "{id}", held_by=(OUTBOX, FOLDED, ASIDE)),
+    Family(OUTBOX, owned=True),
+    Family(FOLDED, owned=True),
+    Family(ASIDE, owned=True),
+    Family(MEMBERS + "{id}", held_by=(OUTBOX, ASIDE)),
+    Family(CAUSE + "{id}"),
+    Family(SLACK, owned=True),
+    Family(ALERTS, owned=True),
+    Family(GATE + "{endpoint}"),
+    Family(GATE + "{endpoint}:suspects"),
+    Family("tollwatch:ready"),
+    Family("arq:*"),
+)
+"""All of them, in the order of this module's text."""
+
+
+def family_of(key: str) -> Family | None:
+    """The family of a key, the one with the longest name that fits; None for a key of nobody."""
+    fitting = [family for family in FAMILIES if family.id_of(key) is not None]
+    return max(fitting, key=lambda family: len(family.name), default=None)
+
 
 # How ids end that are not alerts': an alert's ends in its severity.
 IS_NOTICE: Final = ":notice"
@@ -63,6 +131,11 @@ def session_key(session_id: str) -> str:
 def analysis_key(session_id: str) -> str:
     """The last analysis of one session."""
     return ANALYSIS + session_id
+
+
+def raw_key(session_id: str) -> str:
+    """What Telnyx answered when our code last broke on one session."""
+    return RAW + session_id
 
 
 def alert_key(alert_id: str) -> str:

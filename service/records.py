@@ -4,6 +4,8 @@ Every record carries a schema version `v`. Changes only ever add fields with a d
 process ignores what it does not know, a newer one finds the default. Events and alerts are written
 once; a session's hash is changed field by field, so what a newer version added to it survives an
 older one. Only the watch and the verdict are replaced whole, by whoever looked at the session last.
+
+Events, watches and verdicts are stored packed, and read plain as well.
 """
 
 import enum
@@ -15,6 +17,8 @@ from decimal import Decimal
 from typing import Final
 
 import msgspec
+
+from service.packing import EVENTS, RESULTS, pack, unpack
 
 SCHEMA_VERSION: Final = 1
 _LONGEST_NAME: Final = 160
@@ -290,6 +294,8 @@ class Session:
     verdict: Verdict | None
     pulled: bool = False
     reason: str = ""
+    dropped_ms: int | None = None
+    """When a person gave it up, of a session that is dead."""
     call: Call = field(init=False)
     conversation_ids: tuple[str, ...] = field(init=False)
 
@@ -357,23 +363,33 @@ def moment(milliseconds: int) -> datetime:
 encode: Final = msgspec.json.Encoder(decimal_format="string").encode
 
 
+def encode_event(event: Event) -> bytes:
+    """An event for storing."""
+    return pack(encode(event), EVENTS)
+
+
+def encode_result(result: Watch | Verdict) -> bytes:
+    """A watch or a verdict for storing."""
+    return pack(encode(result), RESULTS)
+
+
 def decode_event(raw: bytes) -> Event:
-    """An event as stored. Raises msgspec.MsgspecError on junk."""
-    return _EVENT.decode(raw)
+    """An event as stored. Raises ValueError on junk."""
+    return _EVENT.decode(unpack(raw))
 
 
 def decode_watch(raw: bytes) -> Watch:
-    """A watch as stored. Raises msgspec.MsgspecError on junk."""
-    return _WATCH.decode(raw)
+    """A watch as stored. Raises ValueError on junk."""
+    return _WATCH.decode(unpack(raw))
 
 
 def decode_verdict(raw: bytes) -> Verdict:
-    """A verdict as stored. Raises msgspec.MsgspecError on junk."""
-    return _VERDICT.decode(raw)
+    """A verdict as stored. Raises ValueError on junk."""
+    return _VERDICT.decode(unpack(raw))
 
 
 def decode_alert(raw: bytes) -> Alert:
-    """An alert as stored. Raises msgspec.MsgspecError on junk."""
+    """An alert as stored. Raises ValueError on junk."""
     return _ALERT.decode(raw)
 
 

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from service import keys
 from service.batch import BatchedScript
+from service.dead import LISTING, OF_THE_DEAD, DeadLetter, DeadLetters
 from service.events import Scheduling
 from service.outbox import (
     MOST_IN_SUMMARY,
@@ -30,6 +31,7 @@ from service.records import (
     Alert,
     Conclusion,
     Delivery,
+    Event,
     Notice,
     Session,
     Severity,
@@ -40,20 +42,31 @@ from service.records import (
     decode_verdict,
     decode_watch,
     encode,
+    encode_event,
+    encode_result,
 )
 
-_EVENT: Final = "e:"
+_EVENT: Final = b"e:"
+_PIECE_BYTES: Final = 64
+_PIECE: Final = b"."
 _PAGE: Final = 200
 # A tree shrinks to a fifth at the quickest level, and hardly further at the slowest.
 _COMPRESSION: Final = 1
+# Long enough for a person to look at it after a weekend.
+RAW_MS: Final = 7 * 86_400_000
 
 # Fields of a session's hash:
 #   v  schema version        state  open | verdict | unavailable | dead
 #   at first accepted, ms    rev    grows with each event: what was decided before is old news
 #   end  latest end of an ending event, ms, absent where only a cost event came so far
 #   cost latest time of a cost event, ms        pull  "1" until a fetch has answered it
-#   token  who holds the lease                  e:*  the events
+#   token  who holds the lease                  e:*  the events, packed
 #   watch, verdict, alerted, reason             written by workers
+#   failures  of ours in a row                  kind  of a dead letter
+#   dropped  when a person gave a dead one up, ms
+#
+# An event is cut into pieces of 64 bytes, e:{key}, e:{key}.1 and so on: Redis keeps a hash whose
+# values are all that short in one compact block, which takes half the memory.
 #
 # place() is the whole of scheduling. It depends on the fields alone, so any order of arrival ends
 # in the same place, and in exactly one of the two sets.
@@ -89,16 +102,27 @@ return redis.call('HGETALL', KEYS[1])
 
 _RECORD: Final = (
     _PLACE
+    + LISTING
+    + f"""
+local most = {_PIECE_BYTES}
+local function forget_death(dead, key, id)
+  strike(dead, key, id)
+  redis.call('HDEL', key, {OF_THE_DEAD})
+end
+"""
     + """
-local key, ended, due, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local key, ended, due, index, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, field, event, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local end_at, cost_at, pulls, version = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], ARGV[8]
-if redis.call('HSETNX', key, field, event) == 0 then return 'duplicate' end
+if redis.call('HSETNX', key, field, event:sub(1, most)) == 0 then return 'duplicate' end
 local s = read(key)
 local open = s.state == 'open'
 local before = effective(s)
 local change = {'rev', s.rev + 1}
 local function set(name, value) change[#change + 1] = name; change[#change + 1] = value end
+for piece = 1, math.ceil(#event / most) - 1 do
+  set(field .. '.' .. piece, event:sub(piece * most + 1, (piece + 1) * most))
+end
 if end_at and (not s['end'] or end_at > s['end']) then
   s['end'] = end_at
   set('end', ARGV[5])
@@ -115,7 +139,7 @@ if not open then
   set('state', 'open')
   if s.state then
     redis.call('PERSIST', key)
-    redis.call('HDEL', key, 'reason', 'failures')
+    forget_death(dead, key, id)
   else
     set('at', ARGV[4])
     set('v', version)
@@ -179,9 +203,11 @@ return 'concluded'
 )
 
 # Needs nothing of the record but its token, so that a record which cannot be read can fail too.
-_FAIL: Final = """
-local key, due, index = KEYS[1], KEYS[2], KEYS[3]
-local id, token, now, wait, most, ttl, reason = unpack(ARGV)
+_FAIL: Final = (
+    LISTING
+    + """
+local key, due, index, dead, raw = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local id, token, now, wait, most, kind, reason, answer, kept = unpack(ARGV)
 if redis.call('HGET', key, 'token') ~= token then return -1 end
 if redis.call('HGET', key, 'rev') ~= redis.call('HGET', key, 'claimed') then
   -- News came meanwhile: it must not die with what was tried before it.
@@ -189,6 +215,7 @@ if redis.call('HGET', key, 'rev') ~= redis.call('HGET', key, 'claimed') then
   redis.call('ZADD', due, now, id)
   return 0
 end
+if answer ~= '' then redis.call('SET', raw, answer, 'PX', kept) end
 local failures = redis.call('HINCRBY', key, 'failures', 1)
 redis.call('HDEL', key, 'token')
 redis.call('HSET', key, 'reason', reason)
@@ -198,9 +225,21 @@ if failures < tonumber(most) then
 else
   redis.call('HSET', key, 'state', 'dead')
   redis.call('ZREM', due, id)
-  redis.call('PEXPIRE', key, ttl)
+  enlist(dead, key, id, kind, now)
 end
 return failures
+"""
+)
+
+# In one step with the look: a session that comes back in between must not lose its place.
+_TRIM: Final = """
+local index, prefix, before, start, most = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local old = redis.call('ZRANGEBYSCORE', index, '-inf', before, 'LIMIT', start, most)
+local gone = 0
+for _, id in ipairs(old) do
+  if redis.call('EXISTS', prefix .. id) == 0 then gone = gone + redis.call('ZREM', index, id) end
+end
+return {#old, gone}
 """
 
 _NOTIFY: Final = """
@@ -256,22 +295,30 @@ class Store:
     def __init__(self, redis: Redis, *, retention_ms: int) -> None:
         self._redis = redis
         self._retention_ms = retention_ms
+        self.dead = DeadLetters(redis, retention_ms=retention_ms)
         self._record = BatchedScript(redis, _RECORD)
         self._conclude = BatchedScript(redis, _CONCLUDE)
         self._take = BatchedScript(redis, _TAKE)
         self._fail = redis.register_script(_FAIL)
         self._notify = redis.register_script(_NOTIFY)
+        self._trim_page = redis.register_script(_TRIM)
 
     async def record(self, scheduling: Scheduling, *, now_ms: int) -> Recorded:
         """Keep the event, mark it as seen and make its session due: one step, one round trip."""
         event = scheduling.event
         reported = event.reported is not None
         outcome = await self._record(
-            keys=[keys.session_key(scheduling.session_id), keys.ENDED, keys.DUE, keys.SESSIONS],
+            keys=[
+                keys.session_key(scheduling.session_id),
+                keys.ENDED,
+                keys.DUE,
+                keys.SESSIONS,
+                keys.DEAD,
+            ],
             args=[
                 scheduling.session_id,
-                _EVENT + scheduling.key,
-                encode(event),
+                _EVENT + scheduling.key.encode(),
+                encode_event(event),
                 now_ms,
                 event.at_ms if event.ends else "",
                 event.at_ms if reported or not event.ends else "",
@@ -285,6 +332,10 @@ class Store:
         """What is known of a session, or None."""
         fields = await self._hash(keys.session_key(session_id))
         return _session(session_id, fields) if fields.get(b"state") else None
+
+    async def is_known(self, session_id: str) -> bool:
+        """Whether anything is stored of a session, readable or not."""
+        return bool(await self._redis.exists(keys.session_key(session_id)))
 
     async def take(self, session_id: str, token: str) -> Session | None:
         """The session to work on, or None where the lease is somebody else's by now."""
@@ -318,8 +369,8 @@ class Store:
                 "" if conclusion.next_due_ms is None else conclusion.next_due_ms,
                 session.end_ms,
                 self._retention_ms,
-                encode(conclusion.watch),
-                encode(conclusion.verdict) if conclusion.verdict else "",
+                encode_result(conclusion.watch),
+                encode_result(conclusion.verdict) if conclusion.verdict else "",
                 conclusion.reason,
                 "1" if conclusion.answered else "",
                 zlib.compress(conclusion.analysis, _COMPRESSION) if conclusion.analysis else "",
@@ -339,27 +390,46 @@ class Store:
         now_ms: int,
         first_wait_ms: int,
         most_failures: int,
+        kind: str,
         reason: str,
+        raw: bytes = b"",
     ) -> int | None:
-        """Count a failure of our own; at `most_failures` the session is a dead letter.
+        """Count a failure of our own; at `most_failures` the session is a dead letter of `kind`.
 
         Until then it is due again, four times as long after each failure as after the one before.
-        An event that came meanwhile counts it anew: 0 is the answer then.
+        An event that came meanwhile counts it anew: 0 is the answer then. `raw`, what Telnyx
+        answered, is kept for a week.
         How many failures there are now, or None where the lease was lost.
         """
         failures = await self._fail(
-            keys=[keys.session_key(session_id), keys.DUE, keys.SESSIONS],
+            keys=[
+                keys.session_key(session_id),
+                keys.DUE,
+                keys.SESSIONS,
+                keys.DEAD,
+                keys.raw_key(session_id),
+            ],
             args=[
                 session_id,
                 token,
                 now_ms,
                 first_wait_ms,
                 most_failures,
-                self._retention_ms,
+                kind,
                 reason,
+                raw,
+                min(RAW_MS, self._retention_ms),
             ],
         )
         return None if failures < 0 else int(failures)
+
+    async def raw(self, session_id: str) -> tuple[bytes, int] | None:
+        """What Telnyx answered when our code last broke on it, and for how many ms it stays."""
+        async with self._redis.pipeline() as pipe:
+            pipe.get(keys.raw_key(session_id))
+            pipe.pttl(keys.raw_key(session_id))
+            found, left_ms = await pipe.execute()
+        return (found, left_ms) if found else None
 
     async def analysis(self, session_id: str) -> bytes | None:
         """The last analysis, cleaned, as JSON; None where there is none."""
@@ -397,25 +467,24 @@ class Store:
         """All alerts, the latest decided first."""
         return self._newest(keys.ALERTS)
 
-    async def trim(self, *, now_ms: int) -> None:
-        """Drop from the indexes what the retention has ended; open sessions stay listed."""
+    async def trim(self, *, now_ms: int) -> tuple[DeadLetter, ...]:
+        """Drop what the retention has ended; open sessions stay listed.
+
+        Which dead letters those were, the only ones that do not end by themselves.
+        """
+        expired = await self.dead.expire(now_ms=now_ms)
         before = now_ms - self._retention_ms - 60_000
         for index, prefix in ((keys.SESSIONS, keys.SESSION), (keys.ALERTS, keys.ALERT)):
             await self._trim(index, prefix, before)
+        return expired
 
     async def _trim(self, index: str, prefix: str, before_ms: int) -> None:
-        start = 0
-        while old := await self._redis.zrangebyscore(
-            index, "-inf", before_ms, start=start, num=_PAGE
-        ):
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for id in old:
-                    pipe.exists(prefix + id.decode(errors="replace"))
-                there = await pipe.execute()
-            gone = [id for id, is_there in zip(old, there, strict=True) if not is_there]
-            if gone:
-                await self._redis.zrem(index, *gone)
-            start += len(old) - len(gone)
+        start, looked_at = 0, 1
+        while looked_at:
+            looked_at, gone = await self._trim_page(
+                keys=[index], args=[prefix, before_ms, start, _PAGE]
+            )
+            start += looked_at - gone
 
     async def _hash(self, key: str) -> Mapping[bytes, bytes]:
         # redis-py types one method for its blocking and its asyncio client at once.
@@ -430,19 +499,15 @@ class Store:
 
 
 def _session(session_id: str, fields: Mapping[bytes, bytes]) -> Session:
-    events = tuple(
-        decode_event(value)
-        for name, value in sorted(fields.items())
-        if name.startswith(_EVENT.encode())
-    )
     alerted = fields.get(b"alerted")
     verdict = fields.get(b"verdict")
     watch = fields.get(b"watch")
+    dropped = fields.get(b"dropped")
     return Session(
         id=session_id,
         state=State(fields[b"state"].decode()),
         revision=int(fields.get(b"rev", 0)),
-        events=events,
+        events=_events(fields),
         end_ms=int(fields.get(b"end") or fields.get(b"cost") or 0),
         accepted_ms=int(fields.get(b"at", 0)),
         watch=decode_watch(watch) if watch else Watch(),
@@ -450,7 +515,19 @@ def _session(session_id: str, fields: Mapping[bytes, bytes]) -> Session:
         verdict=decode_verdict(verdict) if verdict else None,
         pulled=fields.get(b"pull") == b"1",
         reason=fields.get(b"reason", b"").decode(),
+        dropped_ms=int(dropped) if dropped else None,
     )
+
+
+def _events(fields: Mapping[bytes, bytes]) -> tuple[Event, ...]:
+    """The events in the order of their fields' names, each put together from its pieces."""
+    pieces: dict[bytes, list[tuple[int, bytes]]] = {}
+    for name, value in fields.items():
+        if name.startswith(_EVENT):
+            event, _, number = name.partition(_PIECE)
+            pieces.setdefault(event, []).append((int(number or 0), value))
+    whole = (b"".join(value for _, value in sorted(found)) for _, found in sorted(pieces.items()))
+    return tuple(map(decode_event, whole))
 
 
 def _placed(alert: Alert, now_ms: int) -> tuple[int, str, int]:

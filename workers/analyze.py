@@ -11,17 +11,21 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
+from service.dead import kind_of
 from service.logs import get_logger
 from service.queue import Claim
 from service.records import Conclusion, Session, State, Watch
 from service.store import Concluded, Store
 from workers.analysis import decode_analysis
+from workers.answer import clean
 from workers.attempt import Attempt, Found, Held, NothingYet
 from workers.complete import is_cut
 from workers.decide import Rules, decide
+from workers.evidence import Evidence, gathering
 from workers.fetch import fetch
 from workers.metrics import WorkerMetrics
 from workers.products import CALL_SESSION
+from workers.scrub import masked
 from workers.settle import current_watch
 from workers.telnyx import TelnyxClient
 from workers.tree import build_tree
@@ -49,13 +53,14 @@ class Analyst:
 
         Redis' errors pass through: the lease ends by itself, and the session is due again.
         """
-        try:
-            return await self._attempt(claim)
-        except RedisError:
-            raise
-        except Exception as error:  # noqa: BLE001
-            # Whatever breaks our code: this session's tries are counted, and the others go on.
-            return await self._failed(claim, error)
+        with gathering() as evidence:
+            try:
+                return await self._attempt(claim)
+            except RedisError:
+                raise
+            except Exception as error:  # noqa: BLE001
+                # Whatever breaks our code: this session's tries are counted, and the others go on.
+                return await self._failed(claim, error, evidence)
 
     async def _attempt(self, claim: Claim) -> str:
         session = await self.store.take(claim.id, claim.token)
@@ -91,16 +96,19 @@ class Analyst:
         tree = build_tree(analysis, CALL_SESSION)
         return Found(analysis, tree, (remark,), whole=not is_cut(tree))
 
-    async def _failed(self, claim: Claim, error: Exception) -> str:
+    async def _failed(self, claim: Claim, error: Exception, evidence: Evidence) -> str:
         now_ms = self.now_ms()
-        reason = f"{type(error).__name__}: {error}"[:300]
+        # An error's words may quote what Telnyx sent.
+        reason = masked(clean(f"{type(error).__name__}: {error}"))
         failures = await self.store.fail(
             claim.id,
             claim.token,
             now_ms=now_ms,
             first_wait_ms=_FAILURE_SECONDS * 1000,
             most_failures=MOST_FAILURES,
+            kind=kind_of(error),
             reason=reason,
+            raw=evidence.raw(),
         )
         dead = failures is not None and failures >= MOST_FAILURES
         _log.error("attempt failed", reason=reason, failures=failures, dead=dead, exc_info=error)

@@ -50,6 +50,13 @@ policy_app = typer.Typer(
     context_settings=_HELP,
 )
 app.add_typer(policy_app, name="policy")
+dead_app = typer.Typer(
+    help="Dead letters: sessions that failures of our own have ended.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings=_HELP,
+)
+app.add_typer(dead_app, name="dead")
 
 T = TypeVar("T")
 
@@ -328,6 +335,148 @@ def policy_check(
     _print(display.policy_view(examined.policy))
 
 
+@dead_app.command("list")
+def dead_list(
+    context: typer.Context,
+    reason: Annotated[str, typer.Option(metavar="KIND", help="Only those of this kind.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    format: Annotated[Literal["table", "ndjson"], typer.Option()] = "table",
+) -> None:
+    """List dead letters, the latest death first, and how many there are of each kind.
+
+    The kind is the class of the last failure.
+    """
+    from workers import display, export
+    from workers.dead import brief_letter, listed
+
+    async def read(_redis: Any, store: Any) -> tuple[list[Any], Any]:
+        found = [each async for each in listed(store.dead, kind=reason, limit=limit)]
+        return found, await store.dead.counts()
+
+    found, counts = _with_store(_environ(context), read)
+    if format == "ndjson":
+        _write(export.compact(brief_letter(letter)) + "\n" for letter in found)
+    elif found:
+        _print(display.dead_view(found), display.kinds_view(counts))
+    else:
+        _warn(f"no dead letters of the kind {reason}" if reason else "no dead letters")
+
+
+@dead_app.command("show")
+def dead_show(
+    context: typer.Context,
+    session: Annotated[str, typer.Argument(metavar="SESSION", help="The call_session_id.")],
+    *,
+    format: Annotated[Literal["text", "json"], typer.Option()] = "text",
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="Only what Telnyx answered when our code broke on it, without personal data. "
+            "It is kept for a week.",
+        ),
+    ] = False,
+) -> None:
+    """Show all that is known of a dead letter: when it died, of what, and the session."""
+    from workers import display, export
+    from workers.dead import look, whole_letter
+
+    looked = _with_store(_environ(context), lambda redis, store: look(redis, store, session))
+    if looked is None:
+        _fail(f"session {session} is no dead letter; `tollwatch show` says what is known of it")
+    if raw:
+        if not looked.raw:
+            _fail(f"no answer of Telnyx about session {session} is kept")
+        typer.echo(export.pretty(looked.raw))
+    elif format == "json":
+        typer.echo(export.pretty(whole_letter(looked)))
+    else:
+        known = looked.known
+        _print(*display.dead_letter_view(looked))
+        if known:
+            _print(*display.session_view(known, _stored_tree(known.analysis)))
+
+
+_SESSIONS = Annotated[
+    list[str] | None, typer.Argument(metavar="[SESSION]...", help="Those with these ids.")
+]
+_REASON = Annotated[str, typer.Option(metavar="KIND", help="All of this kind.")]
+_ALL = Annotated[bool, typer.Option("--all", help="All there are.")]
+_DRY_RUN = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+
+
+@dead_app.command("retry")
+def dead_retry(
+    context: typer.Context,
+    sessions: _SESSIONS = None,
+    *,
+    reason: _REASON = "",
+    all: _ALL = False,
+    dry_run: _DRY_RUN = False,
+) -> None:
+    """Open dead letters again: due now, with all their tries.
+
+    What is known of the session stays: its events, what was fetched and judged, its alerts. The
+    reason of its death and the count of its failures are forgotten. What is no dead letter any more
+    is left alone; a session that nobody knows makes the exit code 1.
+    """
+    _act(context, "retry", sessions, reason, all, dry_run=dry_run)
+
+
+@dead_app.command("drop")
+def dead_drop(
+    context: typer.Context,
+    sessions: _SESSIONS = None,
+    *,
+    reason: _REASON = "",
+    all: _ALL = False,
+    dry_run: _DRY_RUN = False,
+) -> None:
+    """Give dead letters up for good.
+
+    They stay visible in `tollwatch show` as dropped, until the retention ends; only a late event
+    opens one again. What Telnyx had answered is removed at once. What is no dead letter any more is
+    left alone; a session that nobody knows makes the exit code 1.
+    """
+    _act(context, "drop", sessions, reason, all, dry_run=dry_run)
+
+
+def _act(
+    context: typer.Context,
+    action: Literal["retry", "drop"],
+    sessions: list[str] | None,
+    kind: str,
+    all: bool,
+    *,
+    dry_run: bool,
+) -> None:
+    from workers.dead import Chosen, act
+
+    if [bool(sessions), bool(kind), all].count(True) != 1:
+        raise typer.BadParameter(f"say what to {action}: SESSION..., --reason KIND or --all")
+    chosen = Chosen(tuple(dict.fromkeys(sessions or ())), kind)
+    now_ms = int(time.time() * 1000)
+    done = _with_store(
+        _environ(context),
+        lambda _redis, store: act(store, action, chosen, now_ms=now_ms, dry_run=dry_run),
+    )
+    verb = {"retry": "retried", "drop": "dropped"}[action]
+    typer.echo(_told(f"would be {verb}" if dry_run else verb, done.kinds))
+    for id in done.not_dead:
+        _warn(f"{id} is no dead letter (any more): left as it is")
+    if done.unknown:
+        _fail(*(f"no session {id} is known" for id in done.unknown))
+
+
+def _told(verb: str, kinds: Mapping[str, int]) -> str:
+    from workers.export import safe
+
+    number = sum(kinds.values())
+    parts = ", ".join(f"{kind} {kinds[kind]}" for kind in sorted(kinds))
+    some = "1 dead letter" if number == 1 else f"{number} dead letters"
+    return safe(f"{some} {verb}" + (f": {parts}" if parts else ""))
+
+
 # --- settings ------------------------------------------------------------------------------------
 
 
@@ -417,6 +566,19 @@ def _with_redis(environ: Mapping[str, str], work: Callable[[Any], Awaitable[T]])
         _fail(f"Redis: {redis_problem(error)}: check REDIS_URL; `tollwatch check` says more")
     except NotReadable as error:
         _fail(f"{error}: was it written by a newer version?")
+
+
+def _with_store(environ: Mapping[str, str], work: Callable[[Any, Any], Awaitable[T]]) -> T:
+    """What `work` does with Redis and a store, for which the retention has to be known."""
+    from service.settings import Settings
+    from service.store import Store
+
+    settings = _settings(Settings, environ, "REDIS_URL", "TOLLWATCH_RETENTION_DAYS")
+
+    def with_store(redis: Any) -> Awaitable[T]:
+        return work(redis, Store(redis, retention_ms=settings.retention_ms))
+
+    return _with_redis(environ, with_store)
 
 
 def _stored_tree(body: bytes | None) -> "CostTree | None":

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from service.dead import Count, DeadLetter
 from service.masking import mask
 from service.money import ZERO, plain
 from service.outbox import Subject
@@ -33,6 +34,7 @@ from service.records import (
 )
 from service.store import Posting
 from workers.checks import Check, Result
+from workers.dead import Looked
 from workers.export import safe
 from workers.lookup import Known
 from workers.metadata import RecordType, RecordTypes, Relation
@@ -243,6 +245,8 @@ def _session_facts(known: Known) -> Iterator[tuple[str, str]]:
     reason = session.reason or session.watch.reason
     if reason:
         yield "why", reason
+    if session.dropped_ms:
+        yield "dropped", f"by a person, {when(session.dropped_ms)}"
     verdict = session.verdict
     if verdict:
         yield "cost", priced(verdict.total, verdict.currency)
@@ -343,6 +347,50 @@ def sessions_view(found: Iterable[tuple[str, Session | None]]) -> Table:
             said(session.reason or session.watch.reason),
         )
     return table
+
+
+def dead_view(found: Iterable[DeadLetter]) -> Table:
+    """A list of dead letters."""
+    table = _table("session", "died", "kind", ">failures", "why")
+    for letter in found:
+        table.add_row(
+            said(letter.session_id),
+            Text(when(letter.died_ms)),
+            said(letter.kind),
+            Text(str(letter.failures)),
+            said(letter.reason),
+        )
+    return table
+
+
+def kinds_view(counts: Iterable[Count]) -> Table:
+    """How many dead letters there are of each kind, all of them."""
+    table = _table("kind", ">dead letters", "since")
+    for count in counts:
+        table.add_row(said(count.kind), Text(str(count.number)), Text(when(count.since_ms)))
+    return table
+
+
+def dead_letter_view(looked: Looked) -> Iterator[RenderableType]:
+    """What is known of a dead letter besides its session."""
+    letter = looked.letter
+    yield said(f"Dead letter {letter.session_id}", "bold")
+    yield _facts(_dead_letter_facts(looked))
+    if looked.known is None:
+        yield said("its record cannot be read", "red")
+
+
+def _dead_letter_facts(looked: Looked) -> Iterator[tuple[str, str]]:
+    letter = looked.letter
+    yield "died", when(letter.died_ms)
+    yield "kind", letter.kind
+    yield "why", letter.reason
+    yield "failures", str(letter.failures)
+    if looked.raw_key:
+        hours = looked.raw_left_ms // 3_600_000
+        yield "Telnyx's answer", f"--raw shows it; in {looked.raw_key} for {hours} hours still"
+    else:
+        yield "Telnyx's answer", "is not kept: none came, or its week is over"
 
 
 def alerts_view(found: Iterable[tuple[str, Posting[Any] | None]]) -> Table:

@@ -181,6 +181,7 @@ def brief(session_id: str, session: Session | None) -> dict[str, Any]:
         "severity": verdict.severity if verdict else None,
         "provisional": verdict.provisional if verdict else None,
         "alerted": session.alerted,
+        "dropped_ms": session.dropped_ms,
     }
 
 

@@ -37,6 +37,7 @@ from service.store import Store
 from workers.analyze import Analyst
 from workers.decide import Rules
 from workers.feed import Feeder
+from workers.housekeeping import Housekeeping
 from workers.metrics import WorkerMetrics
 from workers.notices import outage_notice
 from workers.policy import Policy
@@ -56,7 +57,6 @@ _POLL_SECONDS: Final = 0.02
 _HEALTH_SECONDS: Final = 10
 _RESTART_SECONDS: Final = 1.0
 _WATCH_SECONDS: Final = 2.0
-_TRIM_EVERY: Final = 150
 _REDIS_SECONDS: Final = 5.0
 _CANCEL_SECONDS: Final = 0.2
 _SEVERITIES: Final = frozenset(Severity)
@@ -109,6 +109,7 @@ class WorkerProcess:
     analyst: Analyst
     outbox: Outbox
     poster: Poster
+    housekeeping: Housekeeping
     metrics: WorkerMetrics
     registry: CollectorRegistry
     health: Health
@@ -228,8 +229,8 @@ class WorkerProcess:
             self.metrics.posts.labels(outcome).inc()
 
     async def _watch(self) -> None:
-        """Gauges of what is due, and the end of what the retention has ended."""
-        for turn in range(1 << 62):
+        """Gauges of what is due, and housekeeping."""
+        while True:
             now = now_ms()
             for name, feeder in (("sessions", self.sessions), ("alerts", self.alerts)):
                 depth = await feeder.line.depth(now_ms=now, delay_ms=feeder.delay_ms)
@@ -242,8 +243,7 @@ class WorkerProcess:
             self.metrics.tokens.set(standing.tokens)
             self.metrics.failing_since.set((standing.failing_since_ms or 0) / 1000)
             self.metrics.folded.set(standing.folded)
-            if turn % _TRIM_EVERY == 0:
-                await self.store.trim(now_ms=now)
+            await self.housekeeping.turn(now_ms=now)
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def _watch_telnyx(self, now: int) -> None:
@@ -385,6 +385,7 @@ def _assemble(
         analyst=Analyst(store, telnyx, rules, metrics, now_ms),
         outbox=outbox,
         poster=Poster(outbox, slack, metrics, now_ms),
+        housekeeping=Housekeeping(store, arq, metrics),
         metrics=metrics,
         registry=registry,
         health=Health(redis_check(arq)),

@@ -1,10 +1,11 @@
 """The worker's metrics, each declared once, its labels there from the start."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from service.dead import OTHER, WRONG_REQUEST
 from service.gate import Heard, Outage
 from service.records import Delivery, Severity, State
 from workers.judge import CODES
@@ -23,6 +24,7 @@ POST_OUTCOMES: Final = (
 FATES: Final = tuple(fate for fate in Delivery if fate is not Delivery.WAITING)
 ATTEMPTS: Final = ("settled", "waiting", "held", "unavailable", "failed", "dead", "changed", "lost")
 OUTAGES: Final = (Heard.REFUSED, Heard.DOWN)
+LINES: Final = ("sessions", "alerts")
 
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _DWELL: Final = (0.1, 0.5, 1, 5, 15, 60, 300, 1800, 10_800)
@@ -123,6 +125,18 @@ class WorkerMetrics:
             "What is left of Telnyx's rate limit in the present window; -1 where none is known",
             registry=registry,
         )
+        self.dead = Gauge(
+            "tollwatch_dead_letters", "Dead letters, by kind", ["kind"], registry=registry
+        )
+        self.show_dead({})
+        self.expired = Counter(
+            "tollwatch_dead_letters_expired",
+            "Dead letters that the retention has ended",
+            registry=registry,
+        )
+        self.swept = _counter(
+            registry, "tollwatch_swept", "Work found in no line and put back", "line", LINES
+        )
         self.held = Gauge(
             "tollwatch_sessions_held", "Sessions leased by this worker", registry=registry
         )
@@ -139,6 +153,12 @@ class WorkerMetrics:
             seconds = (now_ms - outage.since_ms) / 1000 if outage and lasts else 0
             self.outage.labels(kind).set(max(0, seconds))
         self.permits.set(-1 if left is None else left)
+
+    def show_dead(self, numbers: Mapping[str, int]) -> None:
+        """How many dead letters there are of each kind; kinds that have none any more go."""
+        self.dead.clear()
+        for kind, number in {WRONG_REQUEST: 0, OTHER: 0, **numbers}.items():
+            self.dead.labels(kind).set(number)
 
     def observe_fetch(self, meaning: str, seconds: float) -> None:
         """One answer of Telnyx, or its absence."""
@@ -163,6 +183,6 @@ def _histogram(
 
 def _gauge(registry: CollectorRegistry, name: str, text: str) -> Gauge:
     gauge = Gauge(name, text, ["line"], registry=registry)
-    for line in ("sessions", "alerts"):
+    for line in LINES:
         gauge.labels(line)
     return gauge

@@ -6,6 +6,7 @@ it, and it is told once.
 
 from typing import Final
 
+from service.dead import Count
 from service.gate import Heard, Outage
 from service.records import Notice, moment
 
@@ -47,5 +48,21 @@ def outage_notice(outage: Outage, *, waiting: int, now_ms: int, after_ms: int) -
             f"Telnyx's last answer: {outage.reason}" if outage.reason else "There was no answer",
             *_ADVICE[kind],
             "Nothing is lost and no try is used up: the sessions are worked off when it is over",
+        ),
+    )
+
+
+def dead_letter_notice(count: Count) -> Notice:
+    """That there are dead letters of a kind: one message for as long as there are any."""
+    some = "1 dead letter" if count.number == 1 else f"{count.number} dead letters"
+    return Notice(
+        id=f"dead:{count.kind}:{count.since_ms}",
+        kind="dead_letter",
+        at_ms=count.since_ms,
+        text=f"{some} of the kind {count.kind}: their cost is watched no more",
+        details=(
+            f"What happened: tollwatch dead list --reason {count.kind}",
+            f"Once that is mended: tollwatch dead retry --reason {count.kind}",
+            "No more of this kind is told until none is left",
         ),
     )

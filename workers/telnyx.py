@@ -34,6 +34,7 @@ from workers.answer import (
     meaning_of,
     read_as,
 )
+from workers.evidence import note_answer
 from workers.metadata import RecordType, RecordTypes, decode_record_type, decode_record_types
 from workers.products import CALL_SESSION
 from workers.transport import Answer, Timeouts, Unanswered, exchange, open_client
@@ -165,16 +166,16 @@ class TelnyxClient:
         query: Mapping[str, str] | None,
     ) -> T | Failure:
         try:
-            return read(
-                await exchange(
-                    self._client,
-                    self._request(parts, query),
-                    total_seconds=self._timeouts.total,
-                    most_bytes=self._most_bytes,
-                )
+            answer = await exchange(
+                self._client,
+                self._request(parts, query),
+                total_seconds=self._timeouts.total,
+                most_bytes=self._most_bytes,
             )
         except Unanswered as error:
             return Transient(error.reason)
+        note_answer("/".join(parts), answer.status, answer.body)
+        return read(answer)
 
     def _request(self, parts: tuple[str, ...], query: Mapping[str, str] | None) -> httpx.Request:
         path = "/".join(quote(part, safe="") for part in parts)

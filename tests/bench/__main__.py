@@ -7,7 +7,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import backlog, sessions, webhooks
+from tests.bench import backlog, memory, sessions, webhooks
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
         "names",
         nargs="*",
         default=["webhooks", "sessions"],
-        help="webhooks, sessions, backlog (some minutes); the first two without a name",
+        help="webhooks, sessions, memory, backlog (some minutes); the first two without a name",
     )
     parser.add_argument("--rounds", type=int, default=webhooks.ROUNDS)
     arguments = parser.parse_args()
@@ -28,6 +28,8 @@ def main() -> None:
         console.print(_sessions(sessions.run()))
     if "backlog" in arguments.names:
         console.print(_backlog(backlog.run()))
+    if "memory" in arguments.names:
+        console.print(_memory(memory.run()))
 
 
 def _webhooks(rounds: Sequence[Sequence[webhooks.Result]]) -> Table:
@@ -84,6 +86,18 @@ def _backlog(result: backlog.Result) -> Table:
     }
     for name, value in rows.items():
         table.add_row(name, value)
+    return table
+
+
+def _memory(figures: Sequence[memory.Figure]) -> Table:
+    table = Table(
+        title=f"Memory of Redis: {memory.SESSIONS:,} AI calls with three events each, in bytes"
+    )
+    for name in ("a session", "in all", "its hash alone", "of 1 KiB"):
+        table.add_column(name, justify="left" if name == "a session" else "right")
+    for figure in figures:
+        ratio = f"{figure.used / 1024:.2f}"
+        table.add_row(figure.stage, f"{figure.used:,.0f}", f"{figure.own:,.0f}", ratio)
     return table
 
 

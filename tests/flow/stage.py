@@ -271,12 +271,18 @@ class Stage:
 
     async def show(self, call: Call) -> dict[str, Any]:
         """What `tollwatch show` says of the call."""
-        command: list[str | Path] = [_TOLLWATCH, "show", call.session_id, "--format", "json"]
+        shown: dict[str, Any] = json.loads(
+            await self.tollwatch("show", call.session_id, "--format", "json")
+        )
+        return shown
+
+    async def tollwatch(self, *arguments: str) -> str:
+        """What the command line says to that, beside the processes."""
+        command: list[str | Path] = [_TOLLWATCH, *arguments]
         process = Process("tollwatch", command, {"REDIS_URL": self.web.environ["REDIS_URL"]})
         process.start()
         assert await asyncio.to_thread(process.wait) == 0, process.last_lines
-        shown: dict[str, Any] = json.loads("\n".join(process.lines))
-        return shown
+        return "\n".join(process.lines)
 
     async def heard(self, call: Call, event: str, times: int = 1) -> list[dict[str, Any]]:
         """The log lines of one event in the call's life, once there are so many.
@@ -314,6 +320,7 @@ async def open_stage(
     slack: bool = True,
     web: Mapping[str, str] | None = None,
     worker: Mapping[str, str] | None = None,
+    worker_module: str = "workers",
 ) -> AsyncIterator[Stage]:
     """Processes that are ready. `web` and `worker` are settings above the usual ones."""
     world, redis_url = outside.world, outside.redis_url(database)
@@ -329,6 +336,7 @@ async def open_stage(
             slack_url=world.slack_url if slack else None,
             settings=settings,
             name=f"worker {number}",
+            module=worker_module,
         )
         for number in range(1, workers + 1)
     ]

@@ -27,6 +27,7 @@ from service.records import (
     Watch,
 )
 from service.store import Concluded, Recorded, Store
+from service.sweep import NETS, Sweep
 from tests.samples import END_MS, event, scheduling, session
 from tests.world.valkey import Valkey
 
@@ -265,7 +266,13 @@ async def test_failures_of_our_own_end_in_a_dead_letter(redis: Redis) -> None:
     for expected in (1, 2):
         (mine,) = await claim(redis, now_ms=now)
         failures = await store.fail(
-            "s", mine.token, now_ms=now, first_wait_ms=0, most_failures=2, reason="boom"
+            "s",
+            mine.token,
+            now_ms=now,
+            first_wait_ms=0,
+            most_failures=2,
+            kind="Boom",
+            reason="boom",
         )
         assert failures == expected
     dead = await store.session("s")
@@ -283,7 +290,7 @@ async def test_an_event_during_the_last_failure_lives_on(redis: Redis) -> None:
     (mine,) = await claim(redis, now_ms=now)
     await store.record(scheduling(key="2", at_ms=END_MS), now_ms=now)
     failures = await store.fail(
-        "s", mine.token, now_ms=now, first_wait_ms=0, most_failures=1, reason="boom"
+        "s", mine.token, now_ms=now, first_wait_ms=0, most_failures=1, kind="Boom", reason="boom"
     )
     assert failures == 0
     assert await places(redis) == {"ended": None, "due": now}
@@ -407,6 +414,7 @@ class Scheduler(RuleBasedStateMachine):
                 now_ms=self.now,
                 first_wait_ms=5000,
                 most_failures=2,
+                kind="X",
                 reason="x",
             )
             self.run(work)
@@ -415,6 +423,20 @@ class Scheduler(RuleBasedStateMachine):
         if taken:
             end = waiting(self.now + 60_000) if how == "wait" else final()
             self.run(self.store.conclude(taken, mine.token, end, now_ms=self.now))
+
+    @rule(session_id=st.sampled_from("ab"), how=st.sampled_from(["retry", "drop"]))
+    def a_person(self, session_id: str, how: str) -> None:
+        before = self.run(self.store.session(session_id))
+        listed = self.run(self.redis.zscore(keys.DEAD, session_id)) is not None
+        done = self.run(getattr(self.store.dead, how)([session_id], now_ms=self.now))
+        assert done == ((session_id,) if listed else ())
+        if not listed:
+            assert self.run(self.store.session(session_id)) == before
+
+    @rule()
+    def the_net(self) -> None:
+        for net in NETS:
+            assert self.run(Sweep(self.redis, net).page()) == ([], True)
 
     @precondition(lambda self: self.held)
     @rule()
@@ -438,6 +460,18 @@ class Scheduler(RuleBasedStateMachine):
             if found and session_id in self.ends:
                 assert found.end_ms == self.ends[session_id]
 
+    @invariant()
+    def the_dead_are_listed_and_counted(self) -> None:
+        found = [self.run(self.store.session(session_id)) for session_id in self.recorded]
+        dead = [s.id for s in found if s and s.state is State.DEAD and not s.dropped_ms]
+        assert sorted(dead) == [id.decode() for id in self.run(self.listed())]
+        counts = self.run(self.store.dead.counts())
+        assert sum(count.number for count in counts) == len(dead)
+        assert all(count.since_ms <= self.now for count in counts)
+
+    async def listed(self) -> list[bytes]:
+        return sorted(await self.redis.zrange(keys.DEAD, 0, -1))
+
 
 @pytest.fixture
 def machine(valkey: Valkey) -> type[Scheduler]:
@@ -447,7 +481,10 @@ def machine(valkey: Valkey) -> type[Scheduler]:
 
 
 def test_any_interleaving_leaves_one_line_of_work(machine: type[Scheduler]) -> None:
-    """An open session is in exactly one of the two sets, an ended one in neither, at every step."""
+    """An open session is in exactly one of the two sets, an ended one in neither, at every step.
+
+    The dead ones are those that are listed and counted.
+    """
     case = machine.TestCase
     case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
     case().runTest()

@@ -20,6 +20,7 @@ from workers.analysis import decode_analysis
 from workers.analyze import MOST_FAILURES, Analyst
 from workers.answer import Invalid, Meaning, NotReady, RateLimited, Ready, Refused, Transient
 from workers.decide import Rules
+from workers.evidence import note_answer, read_raw
 from workers.metrics import WorkerMetrics
 from workers.policy import BUILT_IN
 from workers.settle import Schedule
@@ -174,6 +175,41 @@ async def test_our_own_failures_end_in_a_dead_letter(scene: Any, trouble: Any) -
     session = await stage.store.session("s")
     assert session.state is State.DEAD
     assert session.reason
+
+
+async def test_the_answer_that_broke_us_is_kept(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an exception after an answer, the answer is kept, scrubbed; the reason is clean, too."""
+    stage = scene(cost())
+    ask = stage.analyst.telnyx.analysis
+
+    async def asked(*args: Any, **kwargs: Any) -> Meaning:
+        note_answer("call-session/s", 200, b'{"root":{"cli":"+4915112345678"}}')
+        found: Meaning = await ask(*args, **kwargs)
+        return found
+
+    def judge(*_: Any, **__: Any) -> Any:
+        raise ValueError("cannot read '+49 151 12345678'")
+
+    stage.analyst.telnyx.analysis = asked
+    monkeypatch.setattr("workers.decide.judge", judge)
+    assert await stage.attempt(90) == "failed"
+    raw, _ = await stage.store.raw("s")
+    assert b"5112345" not in read_raw(raw)
+    assert b'"cli":"' in read_raw(raw)
+    session = await stage.store.session("s")
+    assert session.reason == "ValueError: cannot read '…78'"
+
+
+async def test_without_an_answer_none_is_kept(scene: Any) -> None:
+    """A failure before anything was answered keeps nothing; its kind is the error's class."""
+    stage = scene(ZeroDivisionError("a bug"))
+    for _ in range(MOST_FAILURES):
+        await stage.attempt(90)
+    assert await stage.store.raw("s") is None
+    (count,) = await stage.store.dead.counts()
+    assert (count.kind, count.number) == ("ZeroDivisionError", 1)
 
 
 async def test_a_date_that_telnyx_dislikes_is_left_out(scene: Any) -> None:

@@ -94,6 +94,7 @@ def words(text: str) -> str:
     [
         *([], ["analyze"], ["record-types"], ["check"], ["show"], ["sessions"]),
         *(["policy"], ["policy", "check"]),
+        *(["dead"], *(["dead", command] for command in ("list", "show", "retry", "drop"))),
     ],
 )
 def test_there_is_help_on_all_levels(cli: Cli, command: list[str]) -> None:

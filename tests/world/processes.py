@@ -331,15 +331,19 @@ def worker(
     settings: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
     name: str = "worker",
+    module: str = "workers",
 ) -> Server:
-    """`python -m workers` on a free admin port, not started yet; `settings` go above the rest."""
+    """`python -m workers` on a free admin port, not started yet; `settings` go above the rest.
+
+    Tests may have a `module` of their own that spoils something before it starts the same.
+    """
     environ = {
         "REDIS_URL": redis_url,
         "TELNYX_API_URL": api_url,
         "TELNYX_API_KEY": api_key,
         "SLACK_WEBHOOK_URL": slack_url or "",
     }
-    return _server(name, "workers", {**environ, **(settings or {})}, on_line)
+    return _server(name, module, {**environ, **(settings or {})}, on_line)
 
 
 def read_event(line: str) -> dict[str, Any]:
