@@ -16,6 +16,9 @@
 `tollwatch:telnyx:{endpoint}` (hash): what may be asked of Telnyx now, see `service.gate`. A day
     after the last answer.
 `tollwatch:telnyx:{endpoint}:suspects` (set): sessions that got no answer, while none did. A day.
+`tollwatch:reconcile` (hash): how far the search for webhooks that never came has got, a field for
+    each list that is read. No end; it does not grow.
+`tollwatch:reconcile:lease` (string): who searches now. Seconds.
 `tollwatch:ready` (string): what readiness writes. A minute.
 `arq:*`: arq's own; jobs that a live worker holds, each worker's queue and health. Minutes.
 
@@ -34,6 +37,8 @@ ALERT: Final = "tollwatch:alert:"
 OUTBOX: Final = "tollwatch:outbox"
 ALERTS: Final = "tollwatch:alerts"
 GATE: Final = "tollwatch:telnyx:"
+RECONCILE: Final = "tollwatch:reconcile"
+RECONCILE_LEASE: Final = "tollwatch:reconcile:lease"
 
 
 def session_key(session_id: str) -> str:
