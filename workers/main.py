@@ -35,10 +35,13 @@ from service.store import Store
 from workers.analyze import Analyst
 from workers.decide import Rules
 from workers.feed import Feeder
+from workers.ledger import Ledger
 from workers.metrics import WorkerMetrics
 from workers.notices import outage_notice
 from workers.policy import Policy
 from workers.post import Poster
+from workers.reconcile import Reconciler, Recording
+from workers.rounds import Rounds
 from workers.settle import Schedule
 from workers.slack import SlackClient
 from workers.telnyx import TelnyxClient
@@ -105,6 +108,8 @@ class WorkerProcess:
     alerts: Feeder
     analyst: Analyst
     poster: Poster
+    rounds: Rounds | None
+    """The search for webhooks that never came; None where it is turned off."""
     metrics: WorkerMetrics
     registry: CollectorRegistry
     health: Health
@@ -139,6 +144,7 @@ class WorkerProcess:
             "hold sessions": self.sessions.beat,
             "hold alerts": self.alerts.beat,
             "watch": self._watch,
+            **({"reconcile": self.rounds.run} if self.rounds else {}),
         }
 
     async def _keep_going(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -258,8 +264,10 @@ class WorkerProcess:
         feeders = (self.sessions, self.alerts)
         if self._worker:
             self._worker.allow_pick_jobs = False
-        # A claim that is under way when feeding is cancelled is a lease that ends by itself.
-        await _cancelled(task for task in self._background if task.get_name().startswith("feed"))
+        # A claim that is under way when feeding is cancelled is a lease that ends by itself. A
+        # search goes on at its page, here or elsewhere.
+        begins = ("feed", "reconcile")
+        await _cancelled(task for task in self._background if task.get_name().startswith(begins))
         with contextlib.suppress(TimeoutError, RedisError, OSError):
             async with asyncio.timeout(self.settings.grace_seconds):
                 for feeder in feeders:
@@ -357,8 +365,30 @@ def _assemble(
         alerts=Feeder(alert_line(arq), POST, arq, _POSTS_AT_ONCE, worker_id, json.encode),
         analyst=Analyst(store, telnyx, rules, metrics, now_ms),
         poster=Poster(store, slack, metrics, now_ms),
+        rounds=_rounds(settings, arq, telnyx, store, metrics, worker_id),
         metrics=metrics,
         registry=registry,
         health=Health(redis_check(arq)),
         worker_id=worker_id,
     )
+
+
+def _rounds(
+    settings: WorkerSettings,
+    arq: ArqRedis,
+    telnyx: TelnyxClient,
+    store: Store,
+    metrics: WorkerMetrics,
+    worker_id: str,
+) -> Rounds | None:
+    if not settings.reconcile_minutes:
+        return None
+    reconciler = Reconciler(
+        telnyx,
+        Recording(store, now_ms),
+        now_ms,
+        retention_ms=settings.retention_ms,
+        masked=settings.mask_numbers,
+    )
+    interval_ms = settings.reconcile_minutes * 60_000
+    return Rounds(Ledger(arq, who=worker_id), reconciler, metrics, interval_ms, now_ms)

@@ -8,10 +8,20 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from service.gate import Heard, Outage
 from service.records import Severity, State
 from workers.judge import CODES
+from workers.walk import SOURCES
 
 MEANINGS: Final = ("ready", "not_ready", "rate_limited", "refused", "transient", "invalid")
 POST_OUTCOMES: Final = ("posted", "rate_limited", "transient", "refused", "kept", "failed")
 ATTEMPTS: Final = ("settled", "waiting", "held", "unavailable", "failed", "dead", "changed", "lost")
+RECONCILIATIONS: Final = (
+    "whole",
+    "capped",
+    "rate_limited",
+    "transient",
+    "refused",
+    "invalid",
+    "failed",
+)
 OUTAGES: Final = (Heard.REFUSED, Heard.DOWN)
 
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -97,6 +107,25 @@ class WorkerMetrics:
         self.permits = Gauge(
             "tollwatch_telnyx_permits_left",
             "What is left of Telnyx's rate limit in the present window; -1 where none is known",
+            registry=registry,
+        )
+        self.reconciliations = _counter(
+            registry,
+            "tollwatch_reconciliations",
+            "Searches for webhooks that never came, by how they ended",
+            "outcome",
+            RECONCILIATIONS,
+        )
+        self.reconciled_sessions = _counter(
+            registry,
+            "tollwatch_reconciled_sessions",
+            "Sessions that no webhook had told of, by the list that did",
+            "source",
+            [source.name for source in SOURCES],
+        )
+        self.reconciled = Gauge(
+            "tollwatch_reconciled_timestamp_seconds",
+            "When all lists had last been searched whole, by any worker; 0 for never",
             registry=registry,
         )
         self.held = Gauge(
