@@ -54,7 +54,7 @@ _WORKER: Final = {
     "TOLLWATCH_RECONCILE_MINUTES": "0",
 }
 _SHOWN_LINES: Final = 15
-_TOLLWATCH: Final = Path(sys.executable).with_name("tollwatch")
+TOLLWATCH: Final = Path(sys.executable).with_name("tollwatch")
 
 
 @dataclass(slots=True)
@@ -262,7 +262,7 @@ class Stage:
 
     async def show(self, call: Call) -> dict[str, Any]:
         """What `tollwatch show` says of the call."""
-        command: list[str | Path] = [_TOLLWATCH, "show", call.session_id, "--format", "json"]
+        command: list[str | Path] = [TOLLWATCH, "show", call.session_id, "--format", "json"]
         process = Process("tollwatch", command, {"REDIS_URL": self.web.environ["REDIS_URL"]})
         process.start()
         assert await asyncio.to_thread(process.wait) == 0, process.last_lines
