@@ -27,6 +27,9 @@ CONFERENCE_ENDED: Final = "conference.ended"
 ANALYZED: Final = "call.analyzed"
 COST: Final = "call.cost"
 
+LISTED: Final = "l:"
+"""Begins the key of an event that only a list of Telnyx's tells of: its webhook has another."""
+
 ENDINGS: Final = frozenset({HANGUP, CONVERSATION_ENDED, CONFERENCE_ENDED})
 TEXML_ENDINGS: Final = frozenset({"completed", "no-answer", "busy", "canceled", "failed"})
 
@@ -51,6 +54,8 @@ class Scheduling:
     event: Event
     pulls: bool
     """Whether it says that cost data exists now, so that the next fetch need not wait."""
+    identified: bool = True
+    """Whether `key` comes from Telnyx's own id, and not from the very bytes that came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +171,13 @@ class _Reader:
             reported=reported,
             duration_seconds=_seconds(payload.get("duration_sec")),
         )
-        return Scheduling(session_id, self.key(kind, identity), event, pulls=reported is not None)
+        return Scheduling(
+            session_id,
+            self.key(kind, identity),
+            event,
+            pulls=reported is not None,
+            identified=identity is not None,
+        )
 
     def form(self) -> Reading:
         fields = _form_fields(self.body)
@@ -186,7 +197,7 @@ class _Reader:
         if session_id is None:
             return _without_session(kind, ends)
         event = self.texml_event(kind, fields, ends=ends)
-        return Scheduling(session_id, self.key(kind, None), event, pulls=False)
+        return Scheduling(session_id, self.key(kind, None), event, pulls=False, identified=False)
 
     def texml_event(self, kind: str, fields: Mapping[str, str], *, ends: bool) -> Event:
         at_ms = self.at(*(fields.get(name) for name in ("EndTime", "OccurredAt", "Timestamp")))

@@ -32,6 +32,9 @@
 `tollwatch:telnyx:{endpoint}` (hash): what may be asked of Telnyx now, see `service.gate`. A day
     after the last answer.
 `tollwatch:telnyx:{endpoint}:suspects` (set): sessions that got no answer, while none did. A day.
+`tollwatch:reconcile` (hash): how far the search for webhooks that never came has got, a field for
+    each list that is read. No end; it does not grow.
+`tollwatch:reconcile:lease` (string): who searches now. Seconds.
 `tollwatch:ready` (string): what readiness writes. A minute.
 `arq:*`: arq's own; jobs that a live worker holds, each worker's queue and health. Minutes.
 
@@ -61,6 +64,8 @@ CAUSE: Final = "tollwatch:cause:"
 SLACK: Final = "tollwatch:slack"
 ALERTS: Final = "tollwatch:alerts"
 GATE: Final = "tollwatch:telnyx:"
+RECONCILE: Final = "tollwatch:reconcile"
+RECONCILE_LEASE: Final = "tollwatch:reconcile:lease"
 
 _VARIES: Final = re.compile(r"\{\w+\}|\*")
 
@@ -106,6 +111,8 @@ FAMILIES: Final = (
     Family(ALERTS, owned=True),
     Family(GATE + "{endpoint}"),
     Family(GATE + "{endpoint}:suspects"),
+    Family(RECONCILE, owned=True),
+    Family(RECONCILE_LEASE),
     Family("tollwatch:ready"),
     Family("arq:*"),
 )

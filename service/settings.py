@@ -233,6 +233,12 @@ class WorkerSettings(Settings):
         description="How long Telnyx must have failed for all sessions before the operators are "
         "told, once",
     )
+    reconcile_minutes: Annotated[int, Field(ge=0, le=10_080)] = Field(
+        default=30,
+        alias="TOLLWATCH_RECONCILE_MINUTES",
+        description="How often Telnyx is asked for calls whose webhooks never came; `0` turns it "
+        "off",
+    )
     policy_path: Path | None = Field(
         default=None,
         alias="TOLLWATCH_POLICY",

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from service import keys
 from service.batch import BatchedScript
 from service.dead import LISTING, OF_THE_DEAD, DeadLetter, DeadLetters
-from service.events import Scheduling
+from service.events import LISTED, Scheduling
 from service.outbox import (
     MOST_IN_SUMMARY,
     NOTICE_RANK,
@@ -100,6 +100,22 @@ if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return {} end
 return redis.call('HGETALL', KEYS[1])
 """
 
+# The legs of a call end at about the same time: what comes later than that was another part of it.
+_ONE_END_MS: Final = 60_000
+
+# Whether a list's event is no news: webhooks told of the session; or only lists did, but it has
+# come to its end, and no leg is new. Each call is in several lists, and is not judged as often.
+_NO_NEWS: Final = f"""
+local function no_news(key, end_at)
+  for _, name in ipairs(redis.call('HKEYS', key)) do
+    if string.sub(name, 1, 2) == 'e:' and string.sub(name, 1, 4) ~= 'e:l:' then return true end
+  end
+  local f = redis.call('HMGET', key, 'state', 'end')
+  if not f[1] or f[1] == 'open' then return false end
+  return not end_at or (f[2] and end_at <= tonumber(f[2]) + {_ONE_END_MS})
+end
+"""
+
 _RECORD: Final = (
     _PLACE
     + LISTING
@@ -110,10 +126,12 @@ local function forget_death(dead, key, id)
   redis.call('HDEL', key, {OF_THE_DEAD})
 end
 """
+    + _NO_NEWS
     + """
 local key, ended, due, index, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, field, event, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local end_at, cost_at, pulls, version = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], ARGV[8]
+if ARGV[9] == '1' and no_news(key, end_at) then return 'known' end
 if redis.call('HSETNX', key, field, event:sub(1, most)) == 0 then return 'duplicate' end
 local s = read(key)
 local open = s.state == 'open'
@@ -259,6 +277,8 @@ class Recorded(enum.StrEnum):
     SCHEDULED = "scheduled"
     MERGED = "merged"
     DUPLICATE = "duplicate"
+    KNOWN = "known"
+    """Nothing was kept: the session is known, and a list knows it no better."""
 
 
 class Concluded(enum.StrEnum):
@@ -303,8 +323,14 @@ class Store:
         self._notify = redis.register_script(_NOTIFY)
         self._trim_page = redis.register_script(_TRIM)
 
-    async def record(self, scheduling: Scheduling, *, now_ms: int) -> Recorded:
-        """Keep the event, mark it as seen and make its session due: one step, one round trip."""
+    async def record(
+        self, scheduling: Scheduling, *, now_ms: int, unless_told: bool = False
+    ) -> Recorded:
+        """Keep the event, mark it as seen and make its session due: one step, one round trip.
+
+        With `unless_told` a session that webhooks told of is left as it is, and so is one that has
+        come to its end, unless this is a later one.
+        """
         event = scheduling.event
         reported = event.reported is not None
         outcome = await self._record(
@@ -324,9 +350,20 @@ class Store:
                 event.at_ms if reported or not event.ends else "",
                 "1" if scheduling.pulls else "",
                 SCHEMA_VERSION,
+                "1" if unless_told else "",
             ],
         )
         return Recorded(outcome.decode())
+
+    async def would_record(self, scheduling: Scheduling, *, unless_told: bool = False) -> Recorded:
+        """What `record` would do at this moment; changes nothing."""
+        fields = await self._hash(keys.session_key(scheduling.session_id))
+        if unless_told and _is_no_news(fields, scheduling.event):
+            return Recorded.KNOWN
+        if _EVENT + scheduling.key.encode() in fields:
+            return Recorded.DUPLICATE
+        is_open = fields.get(b"state") == State.OPEN.encode()
+        return Recorded.MERGED if is_open else Recorded.SCHEDULED
 
     async def session(self, session_id: str) -> Session | None:
         """What is known of a session, or None."""
@@ -496,6 +533,17 @@ class Store:
             for id in page:
                 yield id.decode(errors="replace")
             start += _PAGE
+
+
+def _is_no_news(fields: Mapping[bytes, bytes], event: Event) -> bool:
+    """As the script says it."""
+    names = [name for name in fields if name.startswith(_EVENT)]
+    if not all(name.startswith(_EVENT + LISTED.encode()) for name in names):
+        return True
+    if fields.get(b"state", State.OPEN.encode()) == State.OPEN.encode():
+        return False
+    end = fields.get(b"end")
+    return not event.ends or (end is not None and event.at_ms <= int(end) + _ONE_END_MS)
 
 
 def _session(session_id: str, fields: Mapping[bytes, bytes]) -> Session:

@@ -113,7 +113,7 @@ class Webhook:
                 return self._done("scheduled", 202, answer)
             case Recorded.MERGED:
                 return self._done("merged", 202, {"status": "merged"})
-            case Recorded.DUPLICATE:
+            case Recorded.DUPLICATE | Recorded.KNOWN:
                 return self._done("duplicate", 200, {"status": "duplicate"})
 
     def _done(

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from telnyx.types.session_analysis_retrieve_response import SessionAnalysisRetrieveResponse
 
 from tests.world.calls import ANOMALIES, KINDS
-from tests.world.clock import later, utc
+from tests.world.clock import iso_seconds, later, utc
 from tests.world.envelopes import conference_ended
 from tests.world.record_types import RECORD_TYPES
 from tests.world.signing import SIGNATURE_HEADER, TIMESTAMP_HEADER, Signer
@@ -149,6 +149,55 @@ class TestMetadata:
         _strict(read)
         assert read.record_type == record_type
         assert read.meta.total_children == len(read.child_relationships)
+
+
+class TestLists:
+    """The client's types fit the pages of both lists, and it turns them."""
+
+    async def test_reads_every_delivery(self, world: World, client: telnyx.AsyncTelnyx) -> None:
+        """With its webhook and its attempts, page by page, as filtered."""
+        calls = [world.call(kind, end=_hour_ago(world)) for kind in KINDS]
+        events = [event for call in calls for event in events_for(call)]
+        world.telnyx.deliveries.never_arrived(events)
+        seen = [row async for row in client.webhook_deliveries.list(page_size=7)]
+        for row in seen:
+            _strict(row)
+        assert {row.webhook.id for row in seen if row.webhook} == {e.event_id for e in events}
+        filtered = client.webhook_deliveries.list(
+            filter={
+                "event_type": "call.hangup,conference.ended",
+                "finished_at": {"gte": iso_seconds(later(_hour_ago(world), -60))},
+                "status": {"eq": "failed"},
+            }
+        )
+        kinds = {row.webhook.event_type async for row in filtered if row.webhook}
+        assert kinds == {"call.hangup", "conference.ended"}
+
+    async def test_reads_detail_records(self, world: World, client: telnyx.AsyncTelnyx) -> None:
+        """Its types know those of conferences; of others it takes the fields as they are."""
+        calls = [world.call(kind, end=_hour_ago(world)) for kind in KINDS]
+        for record_type in ("conference", "conference-participant", "amd"):
+            found = client.detail_records.list(filter={"record_type": record_type})
+            rows: list[Any] = [row async for row in found]
+            assert len(rows) == sum(len(call.of_type(record_type)) for call in calls)
+        since = iso_seconds(later(_hour_ago(world), -60))
+        recent: Any = {"record_type": "sip-trunking", "finished_at": {"gte": since}}
+        listed = client.detail_records.list(filter=recent, page_size=3)
+        trunks: list[Any] = [row async for row in listed]
+        nodes = [node for call in calls for node in call.of_type("sip-trunking")]
+        sessions = sorted(row.telnyx_session_id for row in trunks)
+        assert sessions == sorted(node.record["telnyx_session_id"] for node in nodes)
+
+    async def test_refusals_of_lists_are_the_clients_errors(
+        self, client: telnyx.AsyncTelnyx
+    ) -> None:
+        """A field that a record type lacks, and a filter that there is not."""
+        lacking: Any = {"record_type": "sip-trunking", "nonsense": "1"}
+        with pytest.raises(telnyx.BadRequestError):
+            await client.detail_records.list(filter=lacking)
+        unknown: Any = {"url": "x"}
+        with pytest.raises(telnyx.UnprocessableEntityError):
+            await client.webhook_deliveries.list(filter=unknown)
 
 
 class TestWebhooks:

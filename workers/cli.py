@@ -1,7 +1,7 @@
 """`tollwatch`: what an operator asks of Telnyx and of Redis, in a terminal or for other programs.
 
 Results go to stdout, and what went wrong to stderr, one line each. Exit codes: 0 done, 1 it could
-not be had (or a check failed), 2 bad usage or bad settings.
+not be had (or a check failed, or a search stopped early), 2 bad usage or bad settings.
 """
 
 # Each command imports what it needs when it runs, so that `--help` waits for no library:
@@ -11,7 +11,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeVar
@@ -26,12 +26,17 @@ if TYPE_CHECKING:
     from service.settings import Settings, WorkerSettings
     from workers.attempt import Found
     from workers.policy import Fault, Policy
+    from workers.span import Span
     from workers.tree import CostTree
 
 _USAGE: Final = 2
+_INTERRUPTED: Final = 130
 _DEEPEST: Final = 5
 # Tables in a pipe or a file are not folded at the 80 columns that rich would assume.
 _PIPE_WIDTH: Final = 160
+
+# What the search for missed webhooks needs beside Telnyx, as the worker has it.
+_KEPT_BY_US: Final = ("REDIS_URL", "TOLLWATCH_RETENTION_DAYS", "TOLLWATCH_MASK_NUMBERS")
 
 _HELP: Final = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -314,6 +319,56 @@ def alerts(
         typer.echo("no alerts", err=True)
 
 
+@app.command()
+def reconcile(
+    context: typer.Context,
+    *,
+    since: Annotated[
+        str,
+        typer.Option(
+            metavar="AGO|ISO8601", help="Where to begin: 90m, 6h or 2d ago, or at a time."
+        ),
+    ],
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="AGO|ISO8601", help="Where to end; now without it."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be scheduled.")
+    ] = False,
+    format: Annotated[Literal["table", "json"], typer.Option()] = "table",
+) -> None:
+    """Search Telnyx for calls whose webhooks never came, and schedule them.
+
+    Needs TELNYX_API_KEY and the service's REDIS_URL. Stopped early, it exits with 1; called again,
+    it goes on where it stopped. Searching twice does no harm.
+    """
+    from workers import display, export
+    from workers.by_hand import document, search
+    from workers.ledger import Busy, LeaseLost
+    from workers.watching import watching
+
+    environ = _environ(context)
+    settings = _worker_settings(environ, *_KEPT_BY_US)
+    wanted = _span(since, until, settings.retention_ms)
+    try:
+        with watching(wanted) as watcher:
+            report = _or_redis_problem(search(settings, wanted, watcher, dry=dry_run))
+    except Busy:
+        _fail("another search is under way, by a worker or by hand: try again in a while")
+    except LeaseLost:
+        _fail("given up: Redis did not answer for long, and another search may have begun")
+    except KeyboardInterrupt:
+        _fail("interrupted: called again, it goes on where it stopped", code=_INTERRUPTED)
+    if format == "json":
+        typer.echo(export.pretty(document(report, dry=dry_run)))
+    else:
+        _print(*display.reconciliation_view(report, dry=dry_run))
+    if report.stop:
+        again = "" if dry_run else "; called again, it goes on where it stopped"
+        _fail(f"stopped early ({report.stop.outcome}): {report.stop.reason}{again}")
+
+
 @policy_app.command("check")
 def policy_check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A policy in YAML.")],
@@ -494,8 +549,8 @@ def _environ(context: typer.Context) -> Mapping[str, str]:
     return {name: value for name, value in dotenv_values(path).items() if value} | given
 
 
-def _worker_settings(environ: Mapping[str, str]) -> "WorkerSettings":
-    """What questions to Telnyx need of a worker's settings, and no more."""
+def _worker_settings(environ: Mapping[str, str], *more: str) -> "WorkerSettings":
+    """What questions to Telnyx need of a worker's settings, and no more than that and `more`."""
     from service.settings import WorkerSettings
 
     return _settings(
@@ -505,7 +560,33 @@ def _worker_settings(environ: Mapping[str, str]) -> "WorkerSettings":
         "TELNYX_API_URL",
         "TOLLWATCH_POLICY",
         "TOLLWATCH_MAX_SESSION_COST",
+        *more,
     )
+
+
+def _span(since: str, until: str | None, retention_ms: int) -> "Span":
+    """The span of time that is meant, no older than the retention."""
+    from workers.display import when
+    from workers.span import Span, read_moment
+
+    now_ms = int(time.time() * 1000)
+    moments = []
+    for name, text in (("--since", since), ("--until", until)):
+        try:
+            moments.append(read_moment(text, now_ms=now_ms) if text is not None else now_ms)
+        except ValueError as error:
+            _fail(f"{name}: {error}", code=_USAGE)
+    since_ms, until_ms = moments[0], min(moments[1], now_ms)
+    oldest_ms = now_ms - retention_ms
+    if max(since_ms, oldest_ms) >= until_ms:
+        _fail(
+            "nothing to search: --since must be before --until, and --until not older than "
+            "TOLLWATCH_RETENTION_DAYS",
+            code=_USAGE,
+        )
+    if since_ms < oldest_ms:
+        _warn(f"nothing is kept of calls before {when(oldest_ms)}: the search begins there")
+    return Span(max(since_ms, oldest_ms), until_ms)
 
 
 S = TypeVar("S", bound="Settings")
@@ -548,10 +629,7 @@ def _ask_telnyx(settings: "WorkerSettings", question: Any) -> Any:
 
 def _with_redis(environ: Mapping[str, str], work: Callable[[Any], Awaitable[T]]) -> T:
     """What `work` reads of Redis; one line and exit 1 where that fails."""
-    from redis.exceptions import RedisError
-
     from service.settings import Settings
-    from workers.checks import redis_problem
     from workers.lookup import NotReadable, open_redis
 
     settings = _settings(Settings, environ, "REDIS_URL")
@@ -561,9 +639,7 @@ def _with_redis(environ: Mapping[str, str], work: Callable[[Any], Awaitable[T]])
             return await work(redis)
 
     try:
-        return asyncio.run(read())
-    except (RedisError, OSError) as error:
-        _fail(f"Redis: {redis_problem(error)}: check REDIS_URL; `tollwatch check` says more")
+        return _or_redis_problem(read())
     except NotReadable as error:
         _fail(f"{error}: was it written by a newer version?")
 
@@ -579,6 +655,18 @@ def _with_store(environ: Mapping[str, str], work: Callable[[Any, Any], Awaitable
         return work(redis, Store(redis, retention_ms=settings.retention_ms))
 
     return _with_redis(environ, with_store)
+
+
+def _or_redis_problem(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` comes to; one line and exit 1 where Redis fails."""
+    from redis.exceptions import RedisError
+
+    from workers.checks import redis_problem
+
+    try:
+        return asyncio.run(work)
+    except (RedisError, OSError) as error:
+        _fail(f"Redis: {redis_problem(error)}: check REDIS_URL; `tollwatch check` says more")
 
 
 def _stored_tree(body: bytes | None) -> "CostTree | None":

@@ -40,6 +40,7 @@ from workers.lookup import Known
 from workers.metadata import RecordType, RecordTypes, Relation
 from workers.policy import Policy, describe
 from workers.products import label
+from workers.reconcile import Report
 from workers.tree import CostTree, Event, ProductCost, text
 from workers.wording import amount, duration, percent, priced
 
@@ -443,6 +444,30 @@ def _grade(verdict: Verdict | None) -> Text:
         return Text()
     so_far = " so far" if verdict.provisional else ""
     return Text(f"{verdict.severity or 'quiet'}{so_far}", COLOURS[verdict.severity])
+
+
+def reconciliation_view(report: Report, *, dry: bool) -> Iterator[RenderableType]:
+    """What a search for webhooks that never came found, list by list."""
+    scheduled = "to schedule" if dry else "scheduled"
+    heads = ("rows", scheduled, "merged", "known", "too old", "no interest", "unreadable", "pages")
+    span = report.searched[0].span
+    yield Text(f"from {when(span.since_ms)} until {when(span.until_ms)}")
+    table = _table("list", *(f">{head}" for head in heads), "ended")
+    for found in report.searched:
+        t = found.tally
+        numbers = (
+            *(t.rows, t.scheduled, t.merged, t.known),
+            *(t.too_old, t.no_interest, t.unreadable, t.pages),
+        )
+        table.add_row(
+            found.source,
+            *map(str, numbers),
+            Text(found.stop.outcome, "red") if found.stop else Text("whole", "green"),
+        )
+    yield table
+    count = report.tally.scheduled
+    sessions = "1 session" if count == 1 else f"{count} sessions"
+    yield Text(f"{sessions} {'would be scheduled' if dry else 'scheduled'}")
 
 
 # --- record types, checks, policies --------------------------------------------------------------

@@ -38,10 +38,13 @@ from workers.analyze import Analyst
 from workers.decide import Rules
 from workers.feed import Feeder
 from workers.housekeeping import Housekeeping
+from workers.ledger import Ledger
 from workers.metrics import WorkerMetrics
 from workers.notices import outage_notice
 from workers.policy import Policy
 from workers.post import Poster
+from workers.reconcile import Reconciler, Recording
+from workers.rounds import Rounds
 from workers.settle import Schedule
 from workers.slack import SlackClient
 from workers.telnyx import TelnyxClient
@@ -110,6 +113,8 @@ class WorkerProcess:
     outbox: Outbox
     poster: Poster
     housekeeping: Housekeeping
+    rounds: Rounds | None
+    """The search for webhooks that never came; None where it is turned off."""
     metrics: WorkerMetrics
     registry: CollectorRegistry
     health: Health
@@ -144,6 +149,7 @@ class WorkerProcess:
             "hold sessions": self.sessions.beat,
             "hold alerts": self.alerts.beat,
             "watch": self._watch,
+            **({"reconcile": self.rounds.run} if self.rounds else {}),
         }
 
     async def _keep_going(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -265,8 +271,10 @@ class WorkerProcess:
         feeders = (self.sessions, self.alerts)
         if self._worker:
             self._worker.allow_pick_jobs = False
-        # A claim that is under way when feeding is cancelled is a lease that ends by itself.
-        await _cancelled(task for task in self._background if task.get_name().startswith("feed"))
+        # A claim that is under way when feeding is cancelled is a lease that ends by itself. A
+        # search goes on at its page, here or elsewhere.
+        begins = ("feed", "reconcile")
+        await _cancelled(task for task in self._background if task.get_name().startswith(begins))
         with contextlib.suppress(TimeoutError, RedisError, OSError):
             async with asyncio.timeout(self.settings.grace_seconds):
                 for feeder in feeders:
@@ -386,6 +394,7 @@ def _assemble(
         outbox=outbox,
         poster=Poster(outbox, slack, metrics, now_ms),
         housekeeping=Housekeeping(store, arq, metrics),
+        rounds=_rounds(settings, arq, telnyx, store, metrics, worker_id),
         metrics=metrics,
         registry=registry,
         health=Health(redis_check(arq)),
@@ -399,3 +408,24 @@ def _flood(settings: WorkerSettings) -> Flood:
         burst=settings.alert_burst,
         per_hour=settings.alerts_per_hour,
     )
+
+
+def _rounds(
+    settings: WorkerSettings,
+    arq: ArqRedis,
+    telnyx: TelnyxClient,
+    store: Store,
+    metrics: WorkerMetrics,
+    worker_id: str,
+) -> Rounds | None:
+    if not settings.reconcile_minutes:
+        return None
+    reconciler = Reconciler(
+        telnyx,
+        Recording(store, now_ms),
+        now_ms,
+        retention_ms=settings.retention_ms,
+        masked=settings.mask_numbers,
+    )
+    interval_ms = settings.reconcile_minutes * 60_000
+    return Rounds(Ledger(arq, who=worker_id), reconciler, metrics, interval_ms, now_ms)

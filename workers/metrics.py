@@ -9,6 +9,7 @@ from service.dead import OTHER, WRONG_REQUEST
 from service.gate import Heard, Outage
 from service.records import Delivery, Severity, State
 from workers.judge import CODES
+from workers.walk import SOURCES
 
 MEANINGS: Final = ("ready", "not_ready", "rate_limited", "refused", "transient", "invalid")
 POST_OUTCOMES: Final = (
@@ -23,6 +24,15 @@ POST_OUTCOMES: Final = (
 )
 FATES: Final = tuple(fate for fate in Delivery if fate is not Delivery.WAITING)
 ATTEMPTS: Final = ("settled", "waiting", "held", "unavailable", "failed", "dead", "changed", "lost")
+RECONCILIATIONS: Final = (
+    "whole",
+    "capped",
+    "rate_limited",
+    "transient",
+    "refused",
+    "invalid",
+    "failed",
+)
 OUTAGES: Final = (Heard.REFUSED, Heard.DOWN)
 LINES: Final = ("sessions", "alerts")
 
@@ -136,6 +146,25 @@ class WorkerMetrics:
         )
         self.swept = _counter(
             registry, "tollwatch_swept", "Work found in no line and put back", "line", LINES
+        )
+        self.reconciliations = _counter(
+            registry,
+            "tollwatch_reconciliations",
+            "Searches for webhooks that never came, by how they ended",
+            "outcome",
+            RECONCILIATIONS,
+        )
+        self.reconciled_sessions = _counter(
+            registry,
+            "tollwatch_reconciled_sessions",
+            "Sessions that no webhook had told of, by the list that did",
+            "source",
+            [source.name for source in SOURCES],
+        )
+        self.reconciled = Gauge(
+            "tollwatch_reconciled_timestamp_seconds",
+            "When all lists had last been searched whole, by any worker; 0 for never",
+            registry=registry,
         )
         self.held = Gauge(
             "tollwatch_sessions_held", "Sessions leased by this worker", registry=registry

@@ -1,8 +1,8 @@
 """Asks Telnyx, and hands on what the answers mean; it decides nothing itself.
 
 The host is always that of the configured URL: an id from outside cannot change path or host, and a
-link in an answer or a redirect is never followed. Source of paths and parameters: Telnyx's Session
-Analysis guide.
+link in an answer or a redirect is never followed. Sources of paths and parameters: Telnyx's Session
+Analysis guide, and its API reference for the lists.
 """
 
 import time
@@ -32,17 +32,22 @@ from workers.answer import (
     Transient,
     bounded,
     meaning_of,
+    rate_limit_of,
     read_as,
 )
 from workers.evidence import note_answer
+from workers.listings import Endpoint, Listing, decode_listing
 from workers.metadata import RecordType, RecordTypes, decode_record_type, decode_record_types
 from workers.products import CALL_SESSION
 from workers.transport import Answer, Timeouts, Unanswered, exchange, open_client
 
+ANALYSIS: Final = "session_analysis"
 MAX_DEPTH: Final = 5
 """The most that `max_depth` may be: its range is 1 to 5."""
 
 _MOST_BYTES: Final = 8 * 1024 * 1024
+# 250 deliveries, each with the whole webhook, transcripts included, and all answers to it.
+_MOST_LISTED_BYTES: Final = 64 * 1024 * 1024
 _LONGEST_PART: Final = 200
 _DOTS: Final = frozenset({".", ".."})
 
@@ -51,7 +56,7 @@ T = TypeVar("T")
 
 
 class TelnyxClient:
-    """Telnyx's Session Analysis, as an async context manager.
+    """Telnyx's Session Analysis and its lists, as an async context manager.
 
     `observe` is told the meaning's name and the seconds that each question took. With `gates` a
     question needs a permit and may be answered without being asked: `RateLimited`. Redis' errors
@@ -70,7 +75,7 @@ class TelnyxClient:
         observe: Observe | None = None,
         gates: Gates | None = None,
     ) -> None:
-        self._base = api_url.rstrip("/") + "/session_analysis"
+        self._base = api_url.rstrip("/")
         self._timeouts = timeouts or Timeouts()
         self._most_bytes = max_body_bytes
         self._observe = observe
@@ -119,7 +124,7 @@ class TelnyxClient:
             query["date_time"] = f"{date_time:%Y-%m-%d}"
         return await self._ask(
             "analysis",
-            (record_type, event_id),
+            (ANALYSIS, record_type, event_id),
             _meaning,
             query,
             # A bad session has many events: only sessions tell whether Telnyx fails for all.
@@ -129,13 +134,19 @@ class TelnyxClient:
 
     async def record_types(self) -> RecordTypes | Failure:
         """All record types, with their relationships."""
-        return await self._ask("metadata", ("metadata",), partial(_decoded, decode_record_types))
+        return await self._ask(
+            "metadata", (ANALYSIS, "metadata"), partial(_decoded, decode_record_types)
+        )
 
     async def record_type(self, name: str) -> RecordType | Failure:
         """One record type; NotReady where Telnyx has no such type."""
         return await self._ask(
-            "metadata", ("metadata", name), partial(_decoded, decode_record_type)
+            "metadata", (ANALYSIS, "metadata", name), partial(_decoded, decode_record_type)
         )
+
+    async def listing(self, endpoint: Endpoint, query: Mapping[str, str]) -> Listing | Failure:
+        """One page of a list, as the query says."""
+        return await self._ask(endpoint, (endpoint,), _listed, query, most_bytes=_MOST_LISTED_BYTES)
 
     async def _ask(
         self,
@@ -146,6 +157,7 @@ class TelnyxClient:
         *,
         subject: str | None = None,
         permitted: bool = False,
+        most_bytes: int | None = None,
     ) -> T | Failure:
         if not all(map(_askable, parts)):
             return Invalid(0, "not an id or a record type that can be asked for")
@@ -153,7 +165,7 @@ class TelnyxClient:
         if gate and not permitted and (wait_ms := await gate.take()):
             return RateLimited(bounded(ceil(wait_ms / 1000)), "nothing may be asked before")
         started = time.perf_counter()
-        meaning = await self._answer(parts, read, query)
+        meaning = await self._answer(parts, read, query, most_bytes or self._most_bytes)
         if self._observe is not None:
             name = meaning.name if isinstance(meaning, Failure) else Ready.name
             self._observe(name, time.perf_counter() - started)
@@ -164,13 +176,14 @@ class TelnyxClient:
         parts: tuple[str, ...],
         read: Callable[[Answer], T | Failure],
         query: Mapping[str, str] | None,
+        most_bytes: int,
     ) -> T | Failure:
         try:
             answer = await exchange(
                 self._client,
                 self._request(parts, query),
                 total_seconds=self._timeouts.total,
-                most_bytes=self._most_bytes,
+                most_bytes=most_bytes,
             )
         except Unanswered as error:
             return Transient(error.reason)
@@ -225,6 +238,13 @@ def _window(limit: RateLimit) -> Window | None:
 
 def _meaning(answer: Answer) -> Meaning:
     return meaning_of(answer.status, answer.headers, answer.body, now=datetime.now(UTC))
+
+
+def _listed(answer: Answer) -> Listing | Failure:
+    listing = _decoded(decode_listing, answer)
+    if isinstance(listing, Listing):
+        return replace(listing, rate_limit=rate_limit_of(answer.headers))
+    return listing
 
 
 def _decoded(decode: Callable[[bytes], T], answer: Answer) -> T | Failure:

@@ -55,7 +55,7 @@ _WORKER: Final = {
     "TOLLWATCH_RECONCILE_MINUTES": "0",
 }
 _SHOWN_LINES: Final = 15
-_TOLLWATCH: Final = Path(sys.executable).with_name("tollwatch")
+TOLLWATCH: Final = Path(sys.executable).with_name("tollwatch")
 
 
 @dataclass(slots=True)
@@ -278,7 +278,7 @@ class Stage:
 
     async def tollwatch(self, *arguments: str) -> str:
         """What the command line says to that, beside the processes."""
-        command: list[str | Path] = [_TOLLWATCH, *arguments]
+        command: list[str | Path] = [TOLLWATCH, *arguments]
         process = Process("tollwatch", command, {"REDIS_URL": self.web.environ["REDIS_URL"]})
         process.start()
         assert await asyncio.to_thread(process.wait) == 0, process.last_lines

@@ -26,6 +26,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert (web.port, web.admin_port, worker.admin_port) == (8080, 9090, 9091)
     assert (web.tolerance_seconds, web.max_body_bytes) == (300, 1_048_576)
     assert (worker.ages, worker.concurrency) == ((90, 300, 1800, 10800), 50)
+    assert worker.reconcile_minutes == 30
     assert worker.api_url == "https://api.telnyx.com/v2"
     assert worker.slack_url is None
     assert web.redis_url.get_secret_value() == "redis://localhost:6379/0"

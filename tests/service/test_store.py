@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Redis as RedisClient
 
 from service import keys
+from service.events import LISTED, Scheduling
 from service.outbox import Flood, Outbox
 from service.queue import Claim, session_line
 from service.records import (
@@ -104,6 +105,77 @@ async def test_the_same_event_again_is_a_duplicate(redis: Redis) -> None:
     assert taken
     await store.conclude(taken, mine.token, final(), now_ms=END_MS)
     assert await store.record(scheduling(), now_ms=END_MS + 2) is Recorded.DUPLICATE
+
+
+# --- events that only a list told of --------------------------------------------------------------
+
+
+def listed(key: str = "1", **fields: Any) -> Scheduling:
+    return scheduling(key=LISTED + key, **fields)
+
+
+async def test_a_list_schedules_a_session_of_which_nobody_told(redis: Redis) -> None:
+    """More rows about it join in, and the same row again does nothing."""
+    store = store_of(redis)
+    expected = [
+        ("1", Recorded.SCHEDULED),
+        ("2", Recorded.MERGED),
+        ("1", Recorded.DUPLICATE),
+    ]
+    for key, outcome in expected:
+        assert await store.would_record(listed(key), unless_told=True) is outcome
+        assert await store.record(listed(key), now_ms=END_MS, unless_told=True) is outcome
+    assert await due_ids(redis) == {"s"}
+
+
+@pytest.mark.parametrize("state", [None, "verdict", "unavailable", "dead"])
+async def test_a_list_does_not_touch_what_webhooks_told_of(redis: Redis, state: str | None) -> None:
+    """Whatever its state: the session is left as it is, to the last field."""
+    store = store_of(redis)
+    await store.record(listed("0"), now_ms=END_MS, unless_told=True)
+    await store.record(scheduling(), now_ms=END_MS)
+    if state:
+        await redis.hset(keys.session_key("s"), "state", state)  # type: ignore[misc]
+    before = await redis.hgetall(keys.session_key("s"))  # type: ignore[misc]
+    late = listed(at_ms=END_MS + 9)
+    assert await store.would_record(late, unless_told=True) is Recorded.KNOWN
+    assert await store.record(late, now_ms=END_MS + 9, unless_told=True) is Recorded.KNOWN
+    assert await redis.hgetall(keys.session_key("s")) == before  # type: ignore[misc]
+
+
+async def test_a_webhook_joins_a_session_that_a_list_told_of(redis: Redis) -> None:
+    """It comes late, but it comes: it is one more event of the session."""
+    store = store_of(redis)
+    await store.record(listed(), now_ms=END_MS, unless_told=True)
+    assert await store.would_record(scheduling()) is Recorded.MERGED
+    assert await store.record(scheduling(), now_ms=END_MS + 1) is Recorded.MERGED
+    assert await store.would_record(scheduling()) is Recorded.DUPLICATE
+
+
+@pytest.mark.parametrize("state", ["verdict", "unavailable", "dead"])
+async def test_what_only_lists_told_of_is_judged_once(redis: Redis, state: str) -> None:
+    """The records of one call come one after another; only a leg that ended later is news."""
+    store = store_of(redis)
+    await store.record(listed(), now_ms=END_MS, unless_told=True)
+    await redis.hset(keys.session_key("s"), "state", state)  # type: ignore[misc]
+    for item, outcome in [
+        (listed("2", at_ms=END_MS + 60_000), Recorded.KNOWN),
+        (listed("3", at_ms=END_MS + 9, ends=False), Recorded.KNOWN),
+        (listed("4", at_ms=END_MS + 60_001), Recorded.SCHEDULED),
+    ]:
+        assert await store.would_record(item, unless_told=True) is outcome
+        assert await store.record(item, now_ms=END_MS, unless_told=True) is outcome
+
+
+async def test_looking_records_nothing(redis: Redis) -> None:
+    """It only says what would be done."""
+    assert await store_of(redis).would_record(scheduling()) is Recorded.SCHEDULED
+    assert await redis.keys() == []
+
+
+async def due_ids(redis: Redis) -> set[str]:
+    found = [*await redis.zrange(keys.ENDED, 0, -1), *await redis.zrange(keys.DUE, 0, -1)]
+    return {id.decode() for id in found}
 
 
 async def test_the_first_fetch_follows_the_latest_end(redis: Redis) -> None:

@@ -41,6 +41,7 @@ from tests.world.valkey import Valkey
 from tests.world.world import World
 from workers.cli import alerts, app
 from workers.export import COLUMNS
+from workers.ledger import LeaseLost, Ledger
 from workers.policy import Policy
 
 KEY = "KEY0189ABCDEF0123456789ABCDEF01234567_abcdefGHIJKLmnopqrstuv"
@@ -92,7 +93,7 @@ def words(text: str) -> str:
 @pytest.mark.parametrize(
     "command",
     [
-        *([], ["analyze"], ["record-types"], ["check"], ["show"], ["sessions"]),
+        *([], ["analyze"], ["record-types"], ["check"], ["show"], ["sessions"], ["reconcile"]),
         *(["policy"], ["policy", "check"]),
         *(["dead"], *(["dead", command] for command in ("list", "show", "retry", "drop"))),
     ],
@@ -657,3 +658,150 @@ async def test_the_installed_command_against_the_simulated_telnyx() -> None:
     rows = list(csv.DictReader(io.StringIO(out.decode())))
     assert len(rows) == call.event_count
     assert sum(Decimal(row["event_cost"]) for row in rows) == call.total
+
+
+# --- the search for missed webhooks ---------------------------------------------------------------
+
+
+class Search:
+    """`tollwatch reconcile`, with an empty Redis and a Telnyx whose lists are empty."""
+
+    def __init__(self, cli: Cli, telnyx: Vendor, url: str) -> None:
+        self.cli = cli
+        self.telnyx = telnyx
+        self.url = url
+        self.list("webhook_deliveries")
+        self.list("detail_records")
+
+    def list(self, name: str, *rows: Any, status: int = 200) -> None:
+        """What one of the lists holds, on its only page."""
+        page = {"data": rows, "meta": {"total_pages": 1, "page_number": 1}}
+        self.telnyx.answer(f"/{name}", page, status)
+
+    def run(self, *arguments: str, code: int = 0, **environ: str) -> tuple[str, str]:
+        """What it wrote."""
+        return self.cli.run("reconcile", *arguments, code=code, REDIS_URL=self.url, **environ)
+
+    def redis(self, work: Callable[[Redis], Any]) -> Any:
+        """Do something with Redis."""
+
+        async def body() -> Any:
+            async with Redis.from_url(self.url) as redis:
+                return await work(redis)
+
+        return asyncio.run(body())
+
+
+@pytest.fixture
+def search(cli: Cli, telnyx: Vendor, valkey: Valkey) -> Search:
+    """Nothing is known, and nothing happened."""
+    found = Search(cli, telnyx, valkey.url)
+    found.redis(lambda redis: redis.flushall())
+    return found
+
+
+def delivered(session_id: str, *, ago: timedelta) -> dict[str, Any]:
+    """A delivery of a hangup that nobody took."""
+    at = (datetime.now(UTC) - ago).isoformat()
+    payload = {"call_session_id": session_id, "from": "+4915112345678"}
+    webhook = {"event_type": "call.hangup", "id": session_id, "occurred_at": at}
+    return {"webhook": {**webhook, "payload": payload}, "started_at": at, "finished_at": at}
+
+
+def test_a_search_says_what_it_found(search: Search) -> None:
+    """As a table, with a line for each list, and as JSON; progress goes to stderr."""
+    search.list("webhook_deliveries", delivered("lost", ago=timedelta(minutes=9)), "junk")
+    text, told = search.run("--since", "90m")
+    assert text.splitlines()[-1] == "1 session scheduled"
+    assert [line.split()[0] for line in text.splitlines()[4:9]] == [
+        *("webhook_deliveries", "call-control", "sip-trunking", "webrtc", "ai-voice-assistant")
+    ]
+    assert "webhook_deliveries: found lost, ended " in told
+    assert "webhook_deliveries: page 1, back to " in told
+    assert "webrtc: page 2, no rows" in told
+    document = msgspec.json.decode(search.run("--since", "90m", "--format", "json")[0])
+    assert (document["outcome"], document["reason"], document["dry_run"]) == ("whole", None, False)
+    assert document["lists"][0]["known"] == document["lists"][0]["unreadable"] == 1
+    assert document["total"]["scheduled"] == 0
+
+
+def test_a_dry_search_changes_nothing(search: Search) -> None:
+    """It says what would be scheduled."""
+    search.list("webhook_deliveries", delivered("lost", ago=timedelta(minutes=9)))
+    text, _ = search.run("--since", "90m", "--dry-run")
+    assert "to schedule" in text
+    assert text.splitlines()[-1] == "1 session would be scheduled"
+    assert search.redis(lambda redis: redis.keys()) == []
+
+
+def test_numbers_of_found_calls_are_masked(search: Search) -> None:
+    """Unless the setting says otherwise."""
+    search.list("webhook_deliveries", delivered("lost", ago=timedelta(minutes=9)))
+    search.run("--since", "90m")
+    stored = search.redis(lambda redis: redis.hgetall(keys.session_key("lost")))
+    assert b"4915112345678" not in b"".join(stored.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--since", "soon"], "--since: neither a duration such as 90m"),
+        (["--since", "1h", "--until", "6"], "--until: neither a duration such as 90m"),
+        (["--since", "1h", "--until", "2h"], "--since must be before --until"),
+        (["--since", "3d", "--until", "2d"], "--since must be before --until"),
+    ],
+)
+def test_a_span_that_is_none_is_bad_usage(search: Search, arguments: list[str], said: str) -> None:
+    """It is said, and nothing is asked."""
+    _, told = search.run(*arguments, code=2, TOLLWATCH_RETENTION_DAYS="1")
+    assert said in told
+    assert search.telnyx.asked == []
+
+
+def test_nothing_before_the_retention_is_searched(search: Search) -> None:
+    """That is said; the rest is searched."""
+    search.list("webhook_deliveries", delivered("old", ago=timedelta(hours=25)))
+    text, told = search.run("--since", "3d", TOLLWATCH_RETENTION_DAYS="1")
+    assert told.startswith("nothing is kept of calls before ")
+    assert text.splitlines()[-1] == "0 sessions scheduled"
+
+
+def test_a_search_that_stops_early_says_why(search: Search) -> None:
+    """What was found so far, the reason, and exit code 1."""
+    search.list("webhook_deliveries", delivered("lost", ago=timedelta(minutes=9)))
+    search.list("detail_records", status=403)
+    text, told = search.run("--since", "90m", code=1)
+    assert "1 session scheduled" in text
+    assert "stopped early (refused): detail_records: refused: 403 Forbidden" in told
+    assert told.endswith("called again, it goes on where it stopped\n")
+    _, told = search.run("--since", "90m", "--dry-run", code=1)
+    assert "called again" not in told
+
+
+def test_one_searches_at_a_time(search: Search) -> None:
+    """Who comes second is told."""
+    search.redis(lambda redis: redis.set(keys.RECONCILE_LEASE, "somebody"))
+    _, told = search.run("--since", "90m", code=1)
+    assert told.startswith("another search is under way")
+    assert search.telnyx.asked == []
+
+
+def test_a_search_that_loses_its_lease_gives_up(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another may have begun: it says so instead of going on."""
+
+    async def lost(*_: Any) -> None:
+        raise LeaseLost
+
+    monkeypatch.setattr(Ledger, "write", lost)
+    _, told = search.run("--since", "90m", code=1)
+    assert told.splitlines()[-1].startswith("given up: Redis did not answer for long")
+
+
+def test_a_search_without_redis_is_one_line(search: Search) -> None:
+    """Which says what to check."""
+    search.url = "redis://127.0.0.1:1/0"
+    _, told = search.run("--since", "90m", code=1)
+    assert told.startswith("Redis: ")
+    assert len(told.splitlines()) == 1

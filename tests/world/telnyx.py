@@ -1,4 +1,4 @@
-"""Telnyx's Session Analysis as a server: the calls it knows, when their parts appear, its limits.
+"""Telnyx's API as a server: the calls it knows, when their parts appear, its lists, its limits.
 
 https://developers.telnyx.com/ (Session Analysis API usage guide); headers and error bodies as seen
 on live accounts.
@@ -23,10 +23,21 @@ from tests.world import record_types
 from tests.world.answers import Habits, Question, answer, visible
 from tests.world.clock import Clock
 from tests.world.faults import Front
+from tests.world.lists import (
+    BadList,
+    DeliveryLog,
+    UnknownFilters,
+    delivery_rows,
+    page_of,
+    record_rows,
+)
 from tests.world.model import Call, Node
 from tests.world.rate_limit import FixedWindow
 
 API_KEY: Final = "KEY0123456789ABCDEF0123456789ABCDEF_simulated"
+
+ENDPOINTS: Final = ("analysis", "metadata", "detail_records", "webhook_deliveries")
+"""Each has a rate limit of its own."""
 
 _KEPT_ANSWERS: Final = 5_000
 _DEEPEST: Final = 5
@@ -83,6 +94,11 @@ class TelnyxWorld:
         self.disabled = False
         """The account is out of funds: 403."""
         self.not_ready_status: Literal[404, 409] = 404
+        self.deliveries = DeliveryLog()
+        self.knows_filters = True
+        """Whether the two lists know any filter but the mandatory record type."""
+        self.unknown_filters: UnknownFilters = "refused"
+        """What an unknown filter leads to: a 400, or 200 without rows, as in July 2026."""
         self._clock = clock
         self._limits: dict[str, FixedWindow] = {}
         self._calls: dict[str, Call] = {}
@@ -119,11 +135,16 @@ class TelnyxWorld:
         for node in call.root.walk():
             self._index.pop(node.id, None)
 
-    def limit(self, requests: int | None, window_seconds: float = 60.0) -> None:
+    def limit(
+        self,
+        requests: int | None,
+        window_seconds: float = 60.0,
+        endpoints: Iterable[str] = ENDPOINTS,
+    ) -> None:
         """At most so many requests per endpoint and fixed window; None: no limit is known."""
-        self._limits = {}
-        if requests is not None:
-            for endpoint in ("analysis", "metadata"):
+        for endpoint in endpoints:
+            self._limits.pop(endpoint, None)
+            if requests is not None:
                 self._limits[endpoint] = FixedWindow(requests, window_seconds, self._clock)
 
     @property
@@ -148,6 +169,8 @@ class TelnyxWorld:
                 Route(f"{base}/metadata", self._metadata),
                 Route(f"{base}/metadata/{{record_type}}", self._metadata),
                 Route(f"{base}/{{record_type}}/{{event_id}}", self._analysis),
+                Route("/v2/detail_records", self._detail_records),
+                Route("/v2/webhook_deliveries", self._webhook_deliveries),
             ],
             exception_handlers={_Refusal: _refused},
         )
@@ -170,6 +193,34 @@ class TelnyxWorld:
             refusal = _Refusal(404, "10005", "Resource not found", "No such record type.")
             return _json(refusal.body, headers, refusal.status)
         return _json(msgspec.json.encode(record_types.details(found)), headers)
+
+    async def _detail_records(self, request: Request) -> Response:
+        headers = self._admit(request, "detail_records")
+        query = dict(request.query_params)
+        try:
+            rows = record_rows(
+                self._calls.values(),
+                query,
+                self.age_seconds,
+                known=self.knows_filters,
+                unknown=self.unknown_filters,
+            )
+            return _json(msgspec.json.encode(page_of(rows, query, deliveries=False)), headers)
+        except BadList as bad:
+            refusal = _Refusal(400, "10011", "Bad Request", str(bad), gateway=True)
+            return _json(refusal.body, headers, refusal.status)
+
+    async def _webhook_deliveries(self, request: Request) -> Response:
+        headers = self._admit(request, "webhook_deliveries")
+        query = dict(request.query_params)
+        try:
+            rows = delivery_rows(
+                self.deliveries, query, known=self.knows_filters, unknown=self.unknown_filters
+            )
+            return _json(msgspec.json.encode(page_of(rows, query, deliveries=True)), headers)
+        except BadList as bad:
+            refusal = _Refusal(422, "10015", "Unprocessable entity", str(bad), gateway=True)
+            return _json(refusal.body, headers, refusal.status)
 
     def _admit(self, request: Request, endpoint: str) -> dict[str, str]:
         """Key, funds and rate limit, in that order. Returns the headers of the answer."""

@@ -19,6 +19,7 @@ import aiohttp
 from tests.world import envelopes
 from tests.world.clock import Clock
 from tests.world.envelopes import NO_COST, PERSONAL_DATA, Delivery
+from tests.world.lists import Attempt, DeliveryLog
 from tests.world.model import Call
 from tests.world.signing import Signer
 
@@ -98,6 +99,7 @@ class Outcome:
     urls: list[str] = field(default_factory=list)
     answer: str = ""
     """The last answer's body."""
+    attempts: list[Attempt] = field(default_factory=list)
 
     @property
     def delivered(self) -> bool:
@@ -109,7 +111,8 @@ class Sender:
     """Delivers events, as an async context manager. All durations are divided by `time_scale`.
 
     `duplicates` is the chance that an event is delivered a second time although it had arrived.
-    `sleep` waits between attempts.
+    `sleep` waits between attempts. What was tried is noted in `log`. Of what `lost` says yes to,
+    nothing ever arrives: each attempt is one that nobody answers.
     """
 
     def __init__(
@@ -125,7 +128,11 @@ class Sender:
         patience_seconds: float = _PATIENCE_SECONDS,
         clock: Clock = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        log: DeliveryLog | None = None,
+        lost: Callable[[Delivery], bool] = lambda _delivery: False,
     ) -> None:
+        self.log = DeliveryLog() if log is None else log
+        self.lost = lost
         self.outcomes: list[Outcome] = []
         self._signer = signer
         self._urls = [url] if failover_url is None else [url, failover_url]
@@ -172,6 +179,13 @@ class Sender:
         """Delivers one event, with its retries, at the failover URL too if need be."""
         outcome = Outcome(delivery)
         self.outcomes.append(outcome)
+        try:
+            await self._try_all(outcome)
+        finally:
+            self.log.add(delivery, outcome.attempts)
+        return outcome
+
+    async def _try_all(self, outcome: Outcome) -> None:
         begun = self._clock()
         for url in self._urls:
             waited = 0.0
@@ -180,12 +194,11 @@ class Sender:
                     await self._sleep((after - waited) / self._time_scale)
                     waited = after
                 if self._clock() - begun > _GIVE_UP_AFTER_SECONDS / self._time_scale:
-                    return outcome
+                    return
                 async with self._slots:
                     await self._attempt(outcome, url)
                 if not _is_retried(outcome.statuses[-1]):
-                    return outcome
-        return outcome
+                    return
 
     def counts(self) -> Counter[int | str]:
         """How often each status was the last word."""
@@ -206,6 +219,16 @@ class Sender:
         return await self.deliver(delivery)
 
     async def _attempt(self, outcome: Outcome, url: str) -> None:
+        started = self._clock()
+        if self.lost(outcome.delivery):
+            outcome.urls.append(url)
+            outcome.statuses.append("timeout")
+        else:
+            await self._post(outcome, url)
+        status, body = outcome.statuses[-1], outcome.answer
+        outcome.attempts.append(Attempt(url, status, started, self._clock(), body))
+
+    async def _post(self, outcome: Outcome, url: str) -> None:
         assert self._session is not None, "use it as a context manager"
         delivery = outcome.delivery
         body = delivery.body(len(outcome.statuses) + 1, url)

@@ -103,7 +103,8 @@ class World:
 
     def sender(self, url: str, failover_url: str | None = None, **options: Any) -> Sender:
         """A sender of this account's webhooks; the options are those of `Sender`."""
-        given = {"seed": self.seed, "time_scale": self.time_scale, "clock": self.clock, **options}
+        own = {"seed": self.seed, "time_scale": self.time_scale, "clock": self.clock}
+        given = {**own, "log": self.telnyx.deliveries, **options}
         return Sender(self.signer, url, failover_url, **given)
 
     def mount(self, prefix: str, app: ASGIApp) -> None:

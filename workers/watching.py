@@ -1,0 +1,101 @@
+"""How a search for webhooks that never came shows on a terminal: a bar, or lines in a pipe.
+
+Both go to stderr: the report is the result, and belongs to stdout alone.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from service.events import Scheduling
+from workers.display import when
+from workers.export import safe
+from workers.reconcile import Watcher
+from workers.span import Span
+from workers.walk import SOURCES, Source, Walk
+
+_PER_SOURCE = 100.0
+
+
+@contextmanager
+def watching(wanted: Span) -> Iterator[Watcher]:
+    """Who shows how the search goes; a terminal gets a bar, anything else lines."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[found]} found{task.fields[note]}"),
+    )
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    with Progress(*columns, console=console) as progress:
+        yield Bar(progress, wanted)
+
+
+class Bar:
+    """One bar for all lists: lists come newest first, so the oldest row tells how far it is."""
+
+    def __init__(self, progress: Progress, wanted: Span) -> None:
+        self._progress = progress
+        self._wanted = wanted
+        self._found = 0
+        self._task: TaskID = progress.add_task(
+            SOURCES[0].name, total=_PER_SOURCE * len(SOURCES), found=0, note=""
+        )
+
+    def page(self, source: Source, walk: Walk) -> None:
+        """So much of the bar is done."""
+        done = (SOURCES.index(source) + fraction(walk, self._wanted)) * _PER_SOURCE
+        self._progress.update(self._task, completed=done, description=source.name, note="")
+
+    def found(self, source: Source, scheduling: Scheduling) -> None:
+        """One more, and which it is."""
+        self._found += 1
+        note = safe(f" · {scheduling.session_id}")
+        self._progress.update(self._task, description=source.name, found=self._found, note=note)
+
+    def waiting(self, source: Source, seconds: float, reason: str) -> None:
+        """Why the bar stands still."""
+        note = safe(f" · waits {seconds:.0f} s: {reason}")
+        self._progress.update(self._task, description=source.name, note=note)
+
+
+class Lines:
+    """A line for each page, each session found and each wait."""
+
+    def page(self, source: Source, walk: Walk) -> None:
+        """How far it is."""
+        if walk.reached_ms is not None:
+            reached = when(max(walk.reached_ms, walk.span.since_ms))
+            self._say(f"{source.name}: page {walk.tally.pages}, back to {reached}")
+        else:
+            self._say(f"{source.name}: page {walk.tally.pages}, no rows")
+
+    def found(self, source: Source, scheduling: Scheduling) -> None:
+        """Which session, and when it ended."""
+        ended = when(scheduling.event.at_ms)
+        self._say(f"{source.name}: found {scheduling.session_id}, ended {ended}")
+
+    def waiting(self, source: Source, seconds: float, reason: str) -> None:
+        """How long, and why."""
+        self._say(f"{source.name}: waits {seconds:.0f} s: {reason}")
+
+    def _say(self, line: str) -> None:
+        sys.stderr.write(safe(line) + "\n")
+        sys.stderr.flush()
+
+
+def fraction(walk: Walk, wanted: Span) -> float:
+    """How much of a source is done, 0 to 1."""
+    if not walk.page:
+        return 1.0
+    if walk.reached_ms is None:
+        return 0.0
+    length = max(1, wanted.until_ms - wanted.since_ms)
+    return min(max((wanted.until_ms - walk.reached_ms) / length, 0.0), 1.0)
