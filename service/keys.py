@@ -17,6 +17,8 @@
     after the last answer.
 `tollwatch:telnyx:{endpoint}:suspects` (set): sessions that got no answer, while none did. A day.
 `tollwatch:ready` (string): what readiness writes. A minute.
+`tollwatch:mark` (string): what is written before replicas are waited for, see
+    `service.replicas`. A minute.
 `arq:*`: arq's own; jobs that a live worker holds, each worker's queue and health. Minutes.
 
 Scores are milliseconds since 1970. All of these must be in one Redis (no Redis Cluster): the
@@ -34,6 +36,8 @@ ALERT: Final = "tollwatch:alert:"
 OUTBOX: Final = "tollwatch:outbox"
 ALERTS: Final = "tollwatch:alerts"
 GATE: Final = "tollwatch:telnyx:"
+READY: Final = "tollwatch:ready"
+MARK: Final = "tollwatch:mark"
 
 
 def session_key(session_id: str) -> str:

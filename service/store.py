@@ -32,6 +32,7 @@ from service.records import (
     decode_watch,
     encode,
 )
+from service.replicas import ReplicatedScript
 
 _EVENT: Final = "e:"
 _PAGE: Final = 200
@@ -242,14 +243,16 @@ class Posting:
 class Store:
     """Sessions, analyses and alerts in one Redis. Redis' errors pass through to the caller."""
 
-    def __init__(self, redis: Redis, *, retention_ms: int) -> None:
+    def __init__(self, redis: Redis, *, retention_ms: int, replicas: int = 0) -> None:
+        """`replicas`: so many must have an event before it counts as kept."""
         self._redis = redis
         self._retention_ms = retention_ms
-        self._record = BatchedScript(redis, _RECORD)
+        self._record = BatchedScript(redis, _RECORD, replicas=replicas)
         self._conclude = BatchedScript(redis, _CONCLUDE)
         self._take = BatchedScript(redis, _TAKE)
         self._fail = redis.register_script(_FAIL)
-        self._deliver = redis.register_script(_DELIVER)
+        # A failover must not forget, if it can be helped, that Slack was told.
+        self._deliver = ReplicatedScript(redis, _DELIVER, replicas=replicas, best_effort=True)
 
     async def record(self, scheduling: Scheduling, *, now_ms: int) -> Recorded:
         """Keep the event, mark it as seen and make its session due: one step, one round trip."""
