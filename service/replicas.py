@@ -15,9 +15,9 @@ from redis.exceptions import NoScriptError, RedisError
 from service.keys import MARK
 from service.logs import get_logger
 
-# Twice this, for the batch that is under way and the next, is below what Telnyx waits, and once
-# below the time-out of a connection.
-_WAIT_MS: Final = 800
+# Twice this, for the batch that is under way and the next, is below what a webhook waits for Redis,
+# and once below the time-out of a connection.
+_WAIT_MS: Final = 700
 _MARK_MS: Final = 60_000
 _log = get_logger()
 

@@ -346,6 +346,7 @@ async def test_a_plain_url_follows_the_service(cluster: Cluster, demoted: bool) 
         await stage.hang_up(before)
         await _judged(stage, before)
         await stage.told(before)
+        cluster.sentinel.stop()  # It would undo this.
         cluster.replica.obey("REPLICAOF NO ONE")
         target = cluster.replica
         if demoted:

@@ -1,5 +1,6 @@
 """Connections to Redis: what they are made of, and that they stay with no replica."""
 
+import itertools
 import re
 import ssl
 from pathlib import Path
@@ -98,9 +99,13 @@ async def test_sentinel_is_followed_though_nothing_broke(monkeypatch: pytest.Mon
             await redis.set("k", "1")
             sentinel.fail_over()
 
+            written = itertools.count()
+
             async def arrived() -> Any:
-                await redis.set("k", "2")
-                return replica.ask("GET k").endswith(b"\r\n2\r\n") and is_master(replica)
+                value = str(next(written))
+                await redis.set("k", value)
+                there = replica.ask("GET k").endswith(f"\r\n{value}\r\n".encode())
+                return there and is_master(replica)
 
             await wait_until_async(arrived, description="a write to the new master")
             assert is_master(master), "it was left before it said READONLY"
