@@ -6,6 +6,7 @@ none is dropped, and the next try asks anew where the master is.
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ _TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_
 # A sentinel that is gone must leave time to ask the next.
 _SENTINEL_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 1.0
-_LOOK_AGAIN_SECONDS: Final = 10.0
+_LOOK_PAUSE: Final = 10
 _ONCE: Final = Retry(NoBackoff(), 0)
 _LONGEST_PROBLEM: Final = 100
 
@@ -139,15 +140,16 @@ class _SentinelPool(SentinelConnectionPool):
                 await sentinel.aclose()
 
     async def _look(self) -> None:
-        now = asyncio.get_running_loop().time()
-        if now < self._next_look:
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        if begun < self._next_look:
             return
-        self._next_look = now + _LOOK_SECONDS
-        try:
+        # What is connected goes on without sentinels.
+        with contextlib.suppress(RedisError):
             await self.get_master_address()  # type: ignore[no-untyped-call]
-        except RedisError:
-            # What is connected goes on without sentinels.
-            self._next_look = now + _LOOK_AGAIN_SECONDS
+        # Sentinels that hang hold everybody up, so they are asked the less often.
+        now = clock()
+        self._next_look = now + max(_LOOK_SECONDS, (now - begun) * _LOOK_PAUSE)
 
 
 _KINDS: Final[Mapping[type[AbstractConnection], type[AbstractConnection]]] = {

@@ -269,7 +269,7 @@ class TestValkey:
             assert _ask(valkey.port, "PING") == "+PONG\r\n"
 
     def test_has_replicas_and_a_sentinel(self) -> None:
-        """A replica is ready when it has everything; a sentinel makes it the master when need be."""
+        """A replica is ready when it has everything; a sentinel makes it the master."""
         with Valkey(persistent=True) as master:
             master.obey("SET k v")
             with Valkey(replica_of=master) as replica, Sentinel(master) as sentinel:

@@ -165,9 +165,6 @@ async def test_a_redis_that_fails(shaken: Stage, name: str) -> None:
     for event in hangups(refused):
         # A server that was only slow may have taken what nobody waited for any more.
         assert (await stage.post(event)).status_code in {200, 202}
-    if stage.log(in_work, event="attempt lost Redis"):
-        # Its lease ends by itself, in twenty seconds.
-        await stage.hurry(in_work)
     for call in (in_work, refused, waiting):
         await _judged(stage, call)
     assert len(await stage.told(in_work)) == 1
