@@ -47,8 +47,10 @@ async def create_web(settings: WebSettings) -> AsyncIterator[WebProcess]:
     redis = Redis(connection_pool=pool)
     registry = create_registry("web")
     metrics = WebMetrics(registry)
-    webhook = Webhook(settings, Store(redis, retention_ms=settings.retention_ms), metrics)
-    health = Health(redis_check(redis))
+    replicas = settings.redis_replicas
+    store = Store(redis, retention_ms=settings.retention_ms, replicas=replicas)
+    webhook = Webhook(settings, store, metrics)
+    health = Health(redis_check(redis, replicas=replicas))
     try:
         yield WebProcess(
             public=InFlightLimit(

@@ -13,13 +13,20 @@ from typing import Any, Final, TypeAlias
 
 from redis.asyncio import Redis
 
+from service.replicas import ReplicatedScript
+
 _MOST: Final = 256
 # While Redis works on one batch, the next is on its way, and one more is gathered.
 _AT_ONCE: Final = 2
 
 # The script's text becomes a function, called once for each call in the batch with KEYS and ARGV of
 # that call alone. A call that fails gives back its error and spoils no other.
+#
+# What Redis refuses, though, it refuses to all, and at a script's first write only: so nothing has
+# been written by then, and the refusal is the whole batch's. redis-py recognises it only there, and
+# a connection to a master that is one no longer has to be left.
 _FRAME: Final = """
+local refusals = {READONLY = 1, OOM = 1, MISCONF = 1, NOREPLICAS = 1}
 local function call(KEYS, ARGV)
 %s
 end
@@ -32,7 +39,12 @@ for i = 1, count do
   if fine then
     answers[i] = answer
   else
-    answers[i] = {err = type(answer) == 'table' and answer.err or tostring(answer)}
+    local error = type(answer) == 'table' and answer.err or tostring(answer)
+    local word = string.match(error, '%%f[%%u]%%u+')
+    if word and refusals[word] then
+      return {err = string.sub(error, (string.find(error, word, 1, true)))}
+    end
+    answers[i] = {err = error}
   end
 end
 return answers
@@ -56,8 +68,9 @@ class BatchedScript:
     something other than nil, which would end the list of answers.
     """
 
-    def __init__(self, redis: Redis, text: str) -> None:
-        self._script = redis.register_script(_FRAME % text)
+    def __init__(self, redis: Redis, text: str, *, replicas: int = 0) -> None:
+        """`replicas`: so many must have what a batch wrote, or its calls raise TooFewReplicas."""
+        self._script = ReplicatedScript(redis, _FRAME % text, replicas=replicas)
         self._waiting: list[_Call] = []
         self._sending = 0
         self._tasks: set[asyncio.Task[None]] = set()

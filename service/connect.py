@@ -1,26 +1,53 @@
 """Connections to Redis, by redis-py itself: arq's own way drops TLS options, time-outs and retries.
 
-Reads the URL forms that redis-py knows, and Sentinel's, which neither of the two reads.
+Reads the URL forms that redis-py knows, and Sentinel's, which neither of the two reads. Behind each
+of them another server may be the master after a failover, so a connection that meets one which is
+none is dropped, and the next try asks anew where the master is.
 """
 
+import asyncio
+import contextlib
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
-from redis.backoff import ExponentialBackoff
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.exceptions import (
+    BusyLoadingError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from service.replicas import TooFewReplicas
 
 _SENTINEL: Final = {"redis+sentinel": False, "rediss+sentinel": True}
 _PLAIN: Final = ("redis", "rediss", "unix")
 _SENTINEL_PORT: Final = 26379
 _SENTINEL_OPTIONS: Final = ("master", "sentinel_username", "sentinel_password")
 _TLS_OPTIONS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs")
+# A sentinel that is gone must leave time to ask the next.
+_SENTINEL_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 1.0
+_LOOK_PAUSE: Final = 10
+_ONCE: Final = Retry(NoBackoff(), 0)
+_LONGEST_PROBLEM: Final = 100
 
 
 class BadRedisUrl(ValueError):
@@ -38,6 +65,141 @@ class SentinelUrl:
     password: str | None
     tls: bool
     options: Mapping[str, str]
+
+
+class NotTheMaster(RedisConnectionError):
+    """The server at the other end is not the master, or not any more."""
+
+
+class _LeavesReplicas(AbstractConnection):
+    """A connection that does not stay with a server which is a replica."""
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)
+        except ResponseError as error:
+            if not _is_from_replica(error):
+                raise
+            await self.disconnect(nowait=True)
+            raise NotTheMaster("this server is a replica") from error
+
+
+class _Plain(_LeavesReplicas, Connection):
+    """Over TCP."""
+
+
+class _Tls(_LeavesReplicas, SSLConnection):
+    """Over TLS."""
+
+
+class _Unix(_LeavesReplicas, UnixDomainSocketConnection):
+    """Over a socket file."""
+
+
+class _Discovered(SentinelManagedConnection):
+    """A connection to whatever server the sentinels name."""
+
+    async def connect_to(self, address: tuple[str, int]) -> None:
+        # Each try that fails asks the sentinels anew. redis-py would first try the same address
+        # three times, and all others who want a connection wait for it.
+        retry, self.retry = self.retry, _ONCE
+        try:
+            await super().connect_to(address)  # type: ignore[no-untyped-call]
+        finally:
+            self.retry = retry
+
+
+class _DiscoveredPlain(_Discovered, _Plain):
+    """The same, over TCP."""
+
+
+class _DiscoveredTls(_Discovered, _Tls):
+    """The same, over TLS."""
+
+
+class _SentinelPool(SentinelConnectionPool):
+    """Connections to the master, which stay with no other.
+
+    A master that was replaced while nothing was wrong with it takes writes for ten seconds more,
+    and then forgets them. redis-py asks the sentinels only for a new connection.
+    """
+
+    _next_look = 0.0
+
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        if connection.is_connected and isinstance(connection, _Discovered):
+            await self._look()
+            if (connection.host, connection.port) != self.master_address:
+                await connection.disconnect(nowait=True)
+        await super().ensure_connection(connection)
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:  # noqa: FBT002 - redis-py's
+        await super().disconnect(inuse_connections)
+        if inuse_connections:  # It is the end: redis-py forgets those to the sentinels.
+            for sentinel in self.sentinel_manager.sentinels:
+                await sentinel.aclose()
+
+    async def _look(self) -> None:
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        if begun < self._next_look:
+            return
+        # What is connected goes on without sentinels.
+        with contextlib.suppress(RedisError):
+            await self.get_master_address()  # type: ignore[no-untyped-call]
+        # Sentinels that hang hold everybody up, so they are asked the less often.
+        now = clock()
+        self._next_look = now + max(_LOOK_SECONDS, (now - begun) * _LOOK_PAUSE)
+
+
+_KINDS: Final[Mapping[type[AbstractConnection], type[AbstractConnection]]] = {
+    Connection: _Plain,
+    SSLConnection: _Tls,
+    UnixDomainSocketConnection: _Unix,
+}
+# redis-py takes the word off what it has a class for.
+_WORDS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (OutOfMemoryError, "OOM"),
+    (NotTheMaster, "READONLY"),
+    (ReadOnlyError, "READONLY"),
+    (BusyLoadingError, "LOADING"),
+)
+
+
+def redis_fault(error: Exception) -> str:
+    """What is wrong with Redis, for logs and readiness: no address, no key, no value.
+
+    In Redis' own word (OOM, READONLY, LOADING) where it has one.
+    """
+    name = type(error).__name__
+    if isinstance(error, TooFewReplicas):
+        return f"{name} {error}"
+    if isinstance(error, NoPermissionError):
+        return f"NOPERM {error}"[:_LONGEST_PROBLEM]
+    tls = _tls_fault(error)
+    if tls:
+        return f"{name} TLS: {tls}"
+    word = next((word for kind, word in _WORDS if isinstance(error, kind)), "")
+    first = str(error).partition(" ")[0]
+    own = first if isinstance(error, ResponseError) and first.isupper() else ""
+    return f"{name} {word or own[:20]}".strip()
+
+
+def _tls_fault(error: BaseException) -> str:
+    """What is wrong with the encryption, if that is what lies behind the error."""
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, ssl.SSLError):
+            # Each is there only where the TLS library has set it.
+            said = (getattr(behind, name, None) for name in ("verify_message", "reason"))
+            return next(filter(None, said), "failed")
+        behind = behind.__cause__ or behind.__context__
+    return ""
+
+
+def _is_from_replica(error: ResponseError) -> bool:
+    """Refused by a replica: a write, or anything while it has lost its master."""
+    return isinstance(error, ReadOnlyError) or str(error).startswith("MASTERDOWN")
 
 
 def check_redis_url(url: str) -> None:
@@ -102,29 +264,36 @@ def redis_pool(url: str, *, connections: int, timeout_seconds: float) -> Connect
     }
     if url.partition("://")[0] in _SENTINEL:
         return _sentinel_pool(read_sentinel_url(url), options)
-    return ConnectionPool.from_url(url, **options)
+    # As redis-py has it: what the URL says goes above the rest.
+    options |= parse_url(url)
+    kind = _KINDS[options.pop("connection_class", Connection)]
+    if kind is _Unix:
+        del options["socket_keepalive"]
+    return ConnectionPool(connection_class=kind, **options)
 
 
 def _sentinel_pool(url: SentinelUrl, options: dict[str, Any]) -> ConnectionPool:
-    tls = {"ssl": True, **{name: url.options[name] for name in _TLS_OPTIONS if name in url.options}}
-    timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
+    tls_options = {name: url.options[name] for name in _TLS_OPTIONS if name in url.options}
+    seconds = min(_SENTINEL_SECONDS, options["socket_timeout"])
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         url.sentinels,
         sentinel_kwargs={
             "username": url.options.get("sentinel_username"),
             "password": url.options.get("sentinel_password"),
-            **timeouts,
-            **(tls if url.tls else {}),
+            "socket_timeout": seconds,
+            "socket_connect_timeout": seconds,
+            **({"ssl": True, **tls_options} if url.tls else {}),
         },
     )
-    return SentinelConnectionPool(  # type: ignore[no-untyped-call]
+    return _SentinelPool(  # type: ignore[no-untyped-call]
         url.master,
         sentinel,
+        connection_class=_DiscoveredTls if url.tls else _DiscoveredPlain,
         db=url.db,
         username=url.username,
         password=url.password,
         **options,
-        **(tls if url.tls else {}),
+        **(tls_options if url.tls else {}),
     )
 
 

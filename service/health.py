@@ -12,9 +12,29 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from service.connect import redis_fault
+from service.keys import READY
+from service.replicas import ReplicatedScript
+
 _CHECK_SECONDS: Final = 2.0
-_PROBE_KEY: Final = "tollwatch:ready"
 _PROBE_MS: Final = 60_000
+# All that the scripts call. What Redis refuses in general it refuses before a script's first write,
+# but a missing permission would end a script halfway: so it is found out beforehand.
+SCRIPT_COMMANDS: Final = (
+    "DEL EXISTS HDEL HEXISTS HGET HGETALL HINCRBY HKEYS HLEN HMGET HSET HSETNX LRANGE PERSIST "
+    "PEXPIRE RPUSH SADD SCARD SET TIME UNLINK ZADD ZRANGE ZRANGEBYSCORE ZREM ZSCAN ZSCORE"
+)
+# Redis 6 has no acl_check_cmd; a command that it does not know cannot be forbidden either.
+_PROBE: Final = """
+for command in string.gmatch(redis.acl_check_cmd and ARGV[2] or '', '%S+') do
+  local known, allowed = pcall(redis.acl_check_cmd, command, KEYS[1])
+  if known and not allowed then
+    return {err = 'NOPERM no permission to run ' .. command}
+  end
+end
+redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
+return 1
+"""
 
 
 class Health:
@@ -35,15 +55,18 @@ class Health:
             return f"no answer within {_CHECK_SECONDS:.0f} s"
 
 
-def redis_check(redis: Redis) -> Callable[[], Awaitable[str | None]]:
-    """Whether Redis takes a write: one that only answers reads cannot keep a call."""
+def redis_check(redis: Redis, *, replicas: int = 0) -> Callable[[], Awaitable[str | None]]:
+    """Whether Redis takes a write, as it takes a call's: one that only reads cannot keep a call.
+
+    `replicas`: so many must have it.
+    """
+    probe = ReplicatedScript(redis, _PROBE, replicas=replicas)
 
     async def check() -> str | None:
         try:
-            await redis.set(_PROBE_KEY, "1", px=_PROBE_MS)
+            await probe(keys=[READY], args=[_PROBE_MS, SCRIPT_COMMANDS])
         except (RedisError, OSError) as error:
-            # The class and Redis' own first word (OOM, READONLY, LOADING); never the address.
-            return f"Redis: {type(error).__name__} {str(error).partition(' ')[0][:20]}".strip()
+            return f"Redis: {redis_fault(error)}"
         return None
 
     return check

@@ -36,6 +36,8 @@
     each list that is read. No end; it does not grow.
 `tollwatch:reconcile:lease` (string): who searches now. Seconds.
 `tollwatch:ready` (string): what readiness writes. A minute.
+`tollwatch:mark` (string): what is written before replicas are waited for, see
+    `service.replicas`. A minute.
 `arq:*`: arq's own; jobs that a live worker holds, each worker's queue and health. Minutes.
 
 Scores are milliseconds since 1970; those of the outbox hold the rank, too. All of these must be in
@@ -66,6 +68,8 @@ ALERTS: Final = "tollwatch:alerts"
 GATE: Final = "tollwatch:telnyx:"
 RECONCILE: Final = "tollwatch:reconcile"
 RECONCILE_LEASE: Final = "tollwatch:reconcile:lease"
+READY: Final = "tollwatch:ready"
+MARK: Final = "tollwatch:mark"
 
 _VARIES: Final = re.compile(r"\{\w+\}|\*")
 
@@ -113,7 +117,8 @@ FAMILIES: Final = (
     Family(GATE + "{endpoint}:suspects"),
     Family(RECONCILE, owned=True),
     Family(RECONCILE_LEASE),
-    Family("tollwatch:ready"),
+    Family(READY),
+    Family(MARK),
     Family("arq:*"),
 )
 """All of them, in the order of this module's text."""

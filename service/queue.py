@@ -36,6 +36,9 @@ local token, prefix, delay = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local fresh_ms, fresh_first = tonumber(ARGV[7]), ARGV[8] == '1'
 local now = clock(ARGV[1])
 local lease_end = string.format('%.0f', now + lease)
+-- Changes nothing, but is refused where a write would be: a claim is made whole or not at all, and
+-- a server that is no master is not taken for one with nothing to do.
+redis.call('ZADD', due, 'XX', 0, '')
 local function ripen(from)
   local ripe = redis.call('ZRANGEBYSCORE', waiting, from, now - delay, 'WITHSCORES',
                           'LIMIT', 0, limit * 2)

@@ -119,6 +119,12 @@ class Settings(BaseModel):
         "`redis+sentinel://[user:password@]host:port[,host:port…]/db?master=NAME` "
         "(`rediss+sentinel://` for TLS)",
     )
+    redis_replicas: Annotated[int, Field(ge=0, le=16)] = Field(
+        default=0,
+        alias="TOLLWATCH_REDIS_REPLICAS",
+        description="How many replicas of Redis must have an event before its webhook is answered "
+        "with 2xx: a failover to one of them loses none. Have one replica more than this",
+    )
     retention_days: Annotated[int, Field(ge=1, le=3650)] = Field(
         default=30,
         alias="TOLLWATCH_RETENTION_DAYS",

@@ -312,11 +312,12 @@ class Posting(Generic[Subject_co]):
 class Store:
     """Sessions, analyses and alerts in one Redis. Redis' errors pass through to the caller."""
 
-    def __init__(self, redis: Redis, *, retention_ms: int) -> None:
+    def __init__(self, redis: Redis, *, retention_ms: int, replicas: int = 0) -> None:
+        """`replicas`: so many must have an event before it counts as kept."""
         self._redis = redis
         self._retention_ms = retention_ms
         self.dead = DeadLetters(redis, retention_ms=retention_ms)
-        self._record = BatchedScript(redis, _RECORD)
+        self._record = BatchedScript(redis, _RECORD, replicas=replicas)
         self._conclude = BatchedScript(redis, _CONCLUDE)
         self._take = BatchedScript(redis, _TAKE)
         self._fail = redis.register_script(_FAIL)

@@ -22,7 +22,7 @@ from tests.world.processes import (
     web,
     worker,
 )
-from tests.world.valkey import Valkey
+from tests.world.valkey import Sentinel, Valkey
 
 _READY = """
 import http.server, sys
@@ -267,6 +267,34 @@ class TestValkey:
                 with pytest.raises(TimeoutError):
                     paused.recv(64)
             assert _ask(valkey.port, "PING") == "+PONG\r\n"
+
+    def test_has_replicas_and_a_sentinel(self) -> None:
+        """A replica is ready when it has everything; a sentinel makes it the master."""
+        with Valkey(persistent=True) as master:
+            master.obey("SET k v")
+            with Valkey(replica_of=master) as replica, Sentinel(master) as sentinel:
+                assert replica.ask("GET k") == b"$1\r\nv\r\n"
+                assert sentinel.master_port == master.port
+                wait_until(sentinel.knows_replica, description="a replica that could be the master")
+                master.kill()
+                wait_until(
+                    lambda: sentinel.master_port == replica.port,
+                    description="the failover",
+                    timeout_seconds=30,
+                )
+                replica.obey("SET k w")
+                sentinel.restart()
+                assert sentinel.master_port == replica.port
+
+    def test_says_what_is_refused(self) -> None:
+        """A command that fails is an error, with the server's own words."""
+        with Valkey() as valkey, pytest.raises(ProcessFailed, match="unknown command"):
+            valkey.obey("NONSENSE")
+
+    def test_a_lone_master_has_no_heir(self) -> None:
+        """Without a replica a sentinel knows of none."""
+        with Valkey() as master, Sentinel(master) as sentinel:
+            assert not sentinel.knows_replica()
 
 
 class TestLocal:

@@ -33,7 +33,7 @@ async def search(
             settings.api_url, settings.api_key, version=__version__, gates=Gates(redis)
         ) as telnyx,
     ):
-        store = Store(redis, retention_ms=settings.retention_ms)
+        store = Store(redis, retention_ms=settings.retention_ms, replicas=settings.redis_replicas)
         reconciler = Reconciler(
             telnyx,
             Looking(store) if dry else Recording(store, now_ms),

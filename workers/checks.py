@@ -46,6 +46,7 @@ from workers.transport import Timeouts
 _FILE: Final = "_FILE"
 _PUBLIC_KEY: Final = "TELNYX_PUBLIC_KEY"
 _KEY: Final = "TELNYX_API_KEY"
+_REPLICAS: Final = "TOLLWATCH_REDIS_REPLICAS"
 _TIMEOUTS: Final = Timeouts(connect=5, pool=10, read=10, total=15)
 # The scripts use ZADD with LT: https://redis.io/docs/latest/commands/zadd/
 _OLDEST_REDIS: Final = (6, 2)
@@ -217,9 +218,11 @@ async def check_redis(environ: Mapping[str, str]) -> AsyncIterator[Check]:
     settings = _load(Settings, only(environ, "REDIS_URL"))
     if settings is None:
         return
+    # One that cannot be read is said elsewhere, and hides nothing here.
+    wanted = (_load(Settings, only(environ, _REPLICAS)) or settings).redis_replicas
     try:
         async with open_redis(settings.redis_url.get_secret_value()) as redis:
-            checks = [check async for check in _redis_checks(redis)]
+            checks = [check async for check in _redis_checks(redis, wanted)]
     except (RedisError, OSError) as error:
         yield failed("Redis", redis_problem(error), _redis_fix(error))
         return
@@ -238,19 +241,19 @@ def _redis_fix(error: Exception) -> str:
     return "check REDIS_URL, and that the server runs and can be reached from here"
 
 
-async def _redis_checks(redis: Redis) -> AsyncIterator[Check]:
+async def _redis_checks(redis: Redis, replicas: int) -> AsyncIterator[Check]:
     await redis.ping()
     try:
         info: dict[str, Any] = await redis.info()
     except ResponseError:
         info = {}
     yield _version(info)
-    yield await _writable(redis)
+    yield await _writable(redis, replicas)
     if info.get("cluster_enabled") == 1:
         yield failed("Redis Cluster", "this is one", "use a Redis that is no Cluster: one database")
     yield _eviction(await _setting(redis, info, "maxmemory_policy", "maxmemory-policy"))
     yield _persistence(await _setting(redis, info, "aof_enabled", "appendonly"))
-    for check in (_memory(info), await _clock(redis)):
+    for check in (_replicas(info, replicas), _memory(info), await _clock(redis)):
         if check:
             yield check
 
@@ -269,14 +272,14 @@ def _version(info: Mapping[str, Any]) -> Check:
     return ok("Redis", f"{named}, reachable")
 
 
-async def _writable(redis: Redis) -> Check:
-    problem = await redis_check(redis)()
+async def _writable(redis: Redis, replicas: int) -> Check:
+    problem = await redis_check(redis, replicas=replicas)()
     if problem is None:
         return ok("Redis takes writes", "yes")
     return failed(
         "Redis takes writes",
         clean(problem),
-        "look at its memory, its disk, and whether it is a replica",
+        "look at its memory, its disk, its replicas, whether it is one, and what this user may do",
     )
 
 
@@ -312,6 +315,20 @@ def _persistence(append_only: str | None) -> Check:
     if append_only in {"1", "yes"}:
         return ok(name, "append-only file")
     return warning(name, "no append-only file", fix)
+
+
+def _replicas(info: Mapping[str, Any], wanted: int) -> Check | None:
+    name, there = "Redis replicas", info.get("connected_slaves")
+    if there is None or there == wanted == 0:
+        return None
+    found = f"{there} connected, {_REPLICAS} is {wanted}"
+    if there > wanted > 0:
+        return ok(name, found)
+    if there > 0 == wanted:
+        fix = f"set {_REPLICAS} to {max(1, there - 1)}: a failover can lose what was acknowledged"
+    else:
+        fix = f"have {wanted + 1}: after a failover one is missing, and no webhook would be taken"
+    return warning(name, found, fix)
 
 
 def _memory(info: Mapping[str, Any]) -> Check | None:

@@ -75,8 +75,11 @@ class Feeder:
             self._started.discard(claim.id)
             self._drop(claim)
 
-    async def feed(self, queue_name: str) -> int:
-        """Claim as much as there is room for and hand it to arq; how much that was."""
+    async def feed(self, queue_name: Callable[[], str]) -> int:
+        """Claim as much as there is room for and hand it to arq; how much that was.
+
+        The queue is asked for after the claim: arq's loop may have begun another one meanwhile.
+        """
         room = min(self.capacity - len(self._held), _LARGEST_BATCH)
         if room <= 0:
             return 0
@@ -90,7 +93,7 @@ class Feeder:
                 self._since[claim.id] = time.monotonic()
                 self.on_claim(claim)
             try:
-                await self._hand_over(claims, queue_name)
+                await self._hand_over(claims, queue_name())
             except BaseException:
                 # Nobody will begin them: their places are free, and others may have them.
                 for claim in claims:
@@ -102,7 +105,7 @@ class Feeder:
     async def run(self, queue_name: Callable[[], str]) -> None:
         """Feed for ever. Redis' errors pass through."""
         while True:
-            fed = await self.feed(queue_name())
+            fed = await self.feed(queue_name)
             await asyncio.sleep(0 if fed == _LARGEST_BATCH else _IDLE_SECONDS)
 
     async def beat(self) -> None:

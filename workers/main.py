@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry
 from redis.exceptions import RedisError
 
 from service import __version__
-from service.connect import redis_pool
+from service.connect import redis_fault, redis_pool
 from service.gate import Gate, Gates
 from service.health import Health, redis_check
 from service.logs import get_logger
@@ -159,17 +159,19 @@ class WorkerProcess:
                 await work()
             except (RedisError, OSError) as error:
                 self.metrics.redis_errors.inc()
-                _log.warning("Redis failed", loop=name, error=type(error).__name__)
+                _log.warning("Redis failed", loop=name, error=redis_fault(error))
             except Exception as error:  # noqa: BLE001 - it must go on, whatever it was
                 _log.error("loop failed", loop=name, exc_info=error)
             await asyncio.sleep(_RESTART_SECONDS)
 
     async def _run_arq(self) -> None:
-        if self._incarnation:
+        # First the new queue, then what went to the old one is given back: a claim that is under
+        # way goes to the one or belongs to the other.
+        self._incarnation += 1
+        if self._incarnation > 1:
             self.metrics.restarts.inc()
             for feeder in (self.sessions, self.alerts):
                 await feeder.release_unstarted()
-        self._incarnation += 1
         self._worker = self._create_arq_worker()
         self._worker.all_tasks = self._jobs
         await self._worker.async_run()
@@ -219,7 +221,7 @@ class WorkerProcess:
                 outcome = await work(claim)
         except RedisError as error:
             self.metrics.redis_errors.inc()
-            _log.warning("attempt lost Redis", error=type(error).__name__)
+            _log.warning("attempt lost Redis", error=redis_fault(error))
             return
         except Exception as error:  # noqa: BLE001
             # The lease ends by itself, and the work is due again.
@@ -353,7 +355,7 @@ def _assemble(
     registry: CollectorRegistry,
 ) -> WorkerProcess:
     worker_id = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
-    store = Store(arq, retention_ms=settings.retention_ms)
+    store = Store(arq, retention_ms=settings.retention_ms, replicas=settings.redis_replicas)
     schedule = Schedule.of_seconds(settings.ages)
     rules = Rules(schedule, policy, mask_numbers=settings.mask_numbers)
 
@@ -370,6 +372,7 @@ def _assemble(
         retention_ms=settings.retention_ms,
         # Without Slack nothing is posted: there is nothing to hold back.
         flood=_flood(settings) if slack else NO_FLOOD,
+        replicas=settings.redis_replicas,
         on_fold=metrics.fates.labels(Delivery.FOLDED).inc,
     )
     return WorkerProcess(
@@ -397,7 +400,7 @@ def _assemble(
         rounds=_rounds(settings, arq, telnyx, store, metrics, worker_id),
         metrics=metrics,
         registry=registry,
-        health=Health(redis_check(arq)),
+        health=Health(redis_check(arq, replicas=settings.redis_replicas)),
         worker_id=worker_id,
     )
 

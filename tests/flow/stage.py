@@ -25,9 +25,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service import keys
+from service.connect import redis_pool
 from service.records import Alert, Session, Severity, State
 from service.records import Delivery as Fate
 from service.store import Posting, Store
@@ -316,14 +316,18 @@ async def open_stage(
     *,
     ages: str,
     database: int = 0,
+    redis_url: str = "",
     workers: int = 1,
     slack: bool = True,
     web: Mapping[str, str] | None = None,
     worker: Mapping[str, str] | None = None,
     worker_module: str = "workers",
 ) -> AsyncIterator[Stage]:
-    """Processes that are ready. `web` and `worker` are settings above the usual ones."""
-    world, redis_url = outside.world, outside.redis_url(database)
+    """Processes that are ready. `web` and `worker` are settings above the usual ones.
+
+    `redis_url` is for processes that reach the outside's Redis another way, or reach another one.
+    """
+    world, redis_url = outside.world, redis_url or outside.redis_url(database)
     web_process = processes.web(
         redis_url=redis_url, public_key=world.public_key, settings={**_COMMON, **(web or {})}
     )
@@ -341,17 +345,23 @@ async def open_stage(
         for number in range(1, workers + 1)
     ]
     async with AsyncExitStack() as stack:
-        # Tests restart the server, too.
-        retry = Retry(ConstantBackoff(0.05), 20)
-        redis = await stack.enter_async_context(
-            Redis.from_url(redis_url, retry=retry, retry_on_error=[RedisConnectionError])
-        )
+        redis = await stack.enter_async_context(_patient(redis_url))
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=10, trust_env=False))
         await stack.enter_async_context(running(*worker_processes, web_process))
         store = Store(redis, retention_ms=86_400_000)
         yield Stage(
             world, outside.valkey, redis, store, web_process, tuple(worker_processes), client
         )
+
+
+@asynccontextmanager
+async def _patient(redis_url: str) -> AsyncIterator[Redis]:
+    """A client of the tests' own, for servers that they restart, too."""
+    pool = redis_pool(redis_url, connections=20, timeout_seconds=5)
+    pool.connection_kwargs["retry"] = Retry(ConstantBackoff(0.05), 20)
+    async with Redis(connection_pool=pool) as redis:
+        yield redis
+    await pool.disconnect()
 
 
 @asynccontextmanager

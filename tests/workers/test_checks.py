@@ -193,19 +193,58 @@ async def test_a_redis_that_tells_nothing(telnyx: Vendor, durable: Valkey) -> No
     found = await checks(environ_for(telnyx, url))
     assert results(found) == {
         "Redis": "warning",
+        # The scripts ask for the time, too.
+        "Redis takes writes": "failed",
         "Redis maxmemory-policy": "warning",
         "Redis persistence": "warning",
     }
     assert "does not let it be read" in found["Redis persistence"].found
 
 
-async def test_a_redis_that_takes_no_writes(telnyx: Vendor, durable: Valkey) -> None:
+async def test_a_redis_that_takes_no_writes(telnyx: Vendor) -> None:
     """A replica answers reads, and would take no call."""
-    options = {"replicaof": f"127.0.0.1 {durable.port}"}
+    options = {"replicaof": "127.0.0.1 1"}
     with Valkey(persistent=True, options=options) as server:
         found = await checks(environ_for(telnyx, server.url))
     assert results(found) == {"Redis takes writes": "failed"}
-    assert "ReadOnly" in found["Redis takes writes"].found
+    assert found["Redis takes writes"].found.endswith("READONLY")
+
+
+async def test_a_user_who_may_not_do_all(telnyx: Vendor, durable: Valkey) -> None:
+    """A permission that is missing is named before a script fails halfway for want of it."""
+    url = await forbidding(durable, "hdel")
+    found = await checks(environ_for(telnyx, url))
+    assert results(found) == {"Redis takes writes": "failed"}
+    assert found["Redis takes writes"].found == "Redis: NOPERM no permission to run HDEL"
+    assert "what this user may do" in found["Redis takes writes"].fix
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "result"),
+    [
+        (0, 0, None),
+        (None, 1, None),
+        (1, 0, Result.WARNING),
+        (2, 1, Result.OK),
+        (1, 1, Result.WARNING),
+        (1, 2, Result.WARNING),
+    ],
+)
+def test_replicas_are_there_to_be_used(
+    there: int | None, wanted: int, result: Result | None
+) -> None:
+    """Replicas that nobody waits for, and waiting for as many as there are, are worth a word."""
+    info = {} if there is None else {"connected_slaves": there}
+    check = checks_module._replicas(info, wanted)
+    assert (check and check.result) == result
+
+
+async def test_replicas_that_are_not_there(telnyx: Vendor, durable: Valkey) -> None:
+    """Where replicas are wanted and none has the write, no call would be taken."""
+    environ = environ_for(telnyx, durable.url, TOLLWATCH_REDIS_REPLICAS="1")
+    found = await checks(environ)
+    assert results(found) == {"Redis takes writes": "failed", "Redis replicas": "warning"}
+    assert found["Redis takes writes"].found == "Redis: TooFewReplicas 0 of 1 replicas have it"
 
 
 async def test_a_redis_that_is_nearly_full(telnyx: Vendor) -> None:

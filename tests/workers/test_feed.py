@@ -20,6 +20,10 @@ from workers.feed import Feeder
 pytestmark = pytest.mark.anyio
 
 
+def my_queue() -> str:
+    return "arq:queue:me"
+
+
 class Broken:
     """An arq whose pipeline loses its connection."""
 
@@ -37,10 +41,26 @@ async def feeder(redis: Redis) -> Feeder:
 
 async def test_a_claim_becomes_a_job_of_this_workers_queue(feeder: Feeder, redis: Redis) -> None:
     """A due session is leased, and lies in arq's queue of this worker."""
-    assert await feeder.feed("arq:queue:me") == 1
+    assert await feeder.feed(my_queue) == 1
     assert feeder.held == 1
     assert await redis.zcard("arq:queue:me") == 1
-    assert await feeder.feed("arq:queue:me") == 0
+    assert await feeder.feed(my_queue) == 0
+
+
+async def test_a_claim_goes_to_the_queue_that_is_there_then(feeder: Feeder, redis: Redis) -> None:
+    """When arq's loop begins a new queue while a claim is under way, the job goes there."""
+    names = {"now": "arq:queue:old"}
+    claim = feeder.line.claim
+
+    async def slow_claim(**options: Any) -> list[Claim]:
+        found = await claim(**options)
+        names["now"] = "arq:queue:new"
+        return found
+
+    feeder.line.claim = slow_claim  # type: ignore[method-assign]
+    await feeder.feed(lambda: names["now"])
+    assert await redis.zcard("arq:queue:new") == 1
+    assert await redis.zcard("arq:queue:old") == 0
 
 
 async def test_a_lease_that_cannot_be_handed_over_is_let_go(feeder: Feeder) -> None:
@@ -48,7 +68,7 @@ async def test_a_lease_that_cannot_be_handed_over_is_let_go(feeder: Feeder) -> N
     arq = feeder.arq
     feeder.arq = Broken()  # type: ignore[assignment]
     with pytest.raises(RedisConnectionError):
-        await feeder.feed("arq:queue:me")
+        await feeder.feed(my_queue)
     assert feeder.held == 0
     feeder.arq = arq
 
@@ -57,7 +77,7 @@ async def test_what_arq_never_began_is_let_go(
     feeder: Feeder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lease that was handed over and never begun is not renewed for ever."""
-    await feeder.feed("arq:queue:me")
+    await feeder.feed(my_queue)
     monkeypatch.setattr(feed, "_START_SECONDS", 0.0)
     beating = asyncio.create_task(feeder.beat())
     await wait_until_async(lambda: feeder.held == 0, description="the lease is let go")
@@ -66,7 +86,7 @@ async def test_what_arq_never_began_is_let_go(
 
 async def test_what_another_has_taken_is_let_go(feeder: Feeder, redis: Redis) -> None:
     """When somebody else holds the session by now, this worker's place for it is free again."""
-    await feeder.feed("arq:queue:me")
+    await feeder.feed(my_queue)
     await redis.hset(keys.session_key("s"), "token", "another")  # type: ignore[misc]
     beating = asyncio.create_task(feeder.beat())
     await wait_until_async(lambda: feeder.held == 0, description="the place is free")
@@ -93,7 +113,7 @@ async def test_cancelled_work_is_given_back_at_once(feeder: Feeder, redis: Redis
 
 async def test_what_was_not_begun_is_given_back_at_the_end(feeder: Feeder) -> None:
     """At a worker's end, what it leased and did not begin is due again, and it is idle."""
-    await feeder.feed("arq:queue:me")
+    await feeder.feed(my_queue)
     await feeder.release_unstarted()
     await feeder.until_idle()
     assert await feeder.line.claim(limit=1, lease_ms=60_000, token="other")

