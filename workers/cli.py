@@ -467,13 +467,13 @@ def _write(lines: Iterable[str]) -> None:
 
 
 def _line(file: Path, fault: "Fault", kind: str = "") -> str:
-    from workers.export import safe
+    from service.printable import safe
 
     return safe(f"{file}:{fault.line}:{fault.column}: {kind}{fault.message}") + "\n"
 
 
 def _warn(line: str) -> None:
-    from workers.export import safe
+    from service.printable import safe
 
     typer.echo(safe(line), err=True)
 

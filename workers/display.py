@@ -16,10 +16,10 @@ from rich.tree import Tree
 
 from service.masking import mask
 from service.money import ZERO, plain
+from service.printable import safe
 from service.records import Call, Delivery, Fetch, Reason, Session, Severity, State, Verdict, moment
 from service.store import Posting
 from workers.checks import Check, Result
-from workers.export import safe
 from workers.lookup import Known
 from workers.metadata import RecordType, RecordTypes, Relation
 from workers.policy import Policy, describe

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -150,13 +151,13 @@ async def test_what_is_not_believed_learns_nothing(stage: Stage, forgery: str) -
 
 @pytest.mark.parametrize("forgery", _FORGERIES, ids=lambda forgery: forgery[:30])
 async def test_why_it_was_not_believed_is_for_the_operator(stage: Stage, forgery: str) -> None:
-    """The reason for a 401 is in the log and in a metric."""
+    """The reason for a 401 is counted each time, and logged the first time within a minute."""
     reason, body = _FORGERIES[forgery], b"{}"
     counted = await stage.metric(stage.web, "tollwatch_refusals_total", reason=reason)
-    logged = len(_refusals(stage, reason))
-    await stage.send(body, headers=_forged(stage, body, forgery))
-    assert await stage.metric(stage.web, "tollwatch_refusals_total", reason=reason) == counted + 1
-    await stage.until(lambda: len(_refusals(stage, reason)) == logged + 1, "a line in the log")
+    for _ in range(3):
+        await stage.send(body, headers=_forged(stage, body, forgery))
+    assert await stage.metric(stage.web, "tollwatch_refusals_total", reason=reason) == counted + 3
+    await stage.until(lambda: _refusals(stage, reason), "a line in the log")
 
 
 def _refusals(stage: Stage, reason: str) -> list[dict[str, Any]]:
@@ -238,7 +239,9 @@ async def test_too_large_is_said_before_all_has_come(stage: Stage, framing: str)
     """A client that is still sending can read the 413, whether it has stated a length or not."""
     host, _, port = stage.web.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = f"POST /webhooks/telnyx HTTP/1.1\r\nhost: x\r\n{framing}\r\n\r\n"
+    # Without a length it is the signature's form that decides whether the body is looked at.
+    signed = "".join(f"{k}: {v}\r\n" for k, v in _STRANGER.headers(b"", at=time.time()).items())
+    head = f"POST /webhooks/telnyx HTTP/1.1\r\nhost: x\r\n{framing}\r\n{signed}\r\n"
     writer.write(head.encode())
     sending = asyncio.create_task(_send_most(writer, chunked="chunked" in framing))
     try:
