@@ -7,7 +7,8 @@ closing at once would reset the connection, and the client would see a broken pi
 
 A request that its head rules out is answered here and now, by the endpoint's gate, without a task,
 a body or a place. When there are too many connections, those that have kept us waiting longest make
-room: whoever opens thousands of them waits for itself.
+room: whoever opens thousands of them waits for itself. And receiving is given only so much time
+in each pass of the loop; then all wait in line, so that what is being worked on goes on.
 
 Times are kept as one deadline per connection; the server looks at all of them ten times a second.
 That is cheaper than a timer for each step of each request.
@@ -16,9 +17,11 @@ That is cheaper than a timer for each step of each request.
 import asyncio
 import contextlib
 import heapq
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
+from time import perf_counter
 from typing import Any, Final, TypeAlias, cast
 
 from httptools import HttpParserError, HttpParserUpgrade
@@ -55,6 +58,7 @@ class Limits:
     `linger_seconds` and `linger_bytes` bound what is read, and dropped, after an early answer.
     `pipelined` requests of one connection may wait for their turn, and no more are answered by the
     gate in one.
+    `turn_seconds` is how long receiving may take in one pass of the loop, all connections together.
     """
 
     connections: int = 1000
@@ -67,6 +71,7 @@ class Limits:
     linger_seconds: float = 10.0
     linger_bytes: int = 67_108_864
     pipelined: int = 16
+    turn_seconds: float = 0.002
 
 
 class _Refused(Exception):
@@ -82,12 +87,54 @@ class _Door:
     close: Callable[[], None]
 
 
+class Turns:
+    """Shares out the passes of the loop among an endpoint's connections.
+
+    A pass serves all sockets that have something, and only then what is being worked on; a webhook
+    takes some passes to Redis and back. So a pass that receives for long delays every answer.
+    What comes after `seconds` of receiving waits in line, first come, first served, and is not read
+    further meanwhile.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._spent = 0.0
+        self._line: deque[tuple[BoundedProtocol, bytes]] = deque()
+        self._next: asyncio.Handle | None = None
+
+    def receive(self, connection: "BoundedProtocol", data: bytes) -> None:
+        """Let the connection receive now, or later."""
+        if self._line or self._spent >= self._seconds:
+            connection.queue_up()
+            self._line.append((connection, data))
+        else:
+            self._serve(connection, data)
+        if self._next is None:
+            self._next = connection.loop.call_soon(self._pass)
+
+    def _pass(self) -> None:
+        """A new pass has begun."""
+        self._spent, self._next = 0.0, None
+        while self._line and self._spent < self._seconds:
+            connection, data = self._line.popleft()
+            if connection.step_up():
+                self._serve(connection, data)
+        if self._line:
+            self._next = self._line[0][0].loop.call_soon(self._pass)
+
+    def _serve(self, connection: "BoundedProtocol", data: bytes) -> None:
+        begun = perf_counter()
+        connection.receive(data)
+        self._spent += perf_counter() - begun
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol within `limits`; `refused` hears the status of each refusal made here."""
 
     limits: Limits
     refused: Callable[[int], None]
     gate: Gate
+    turns: Turns
 
     def __init__(
         self,
@@ -117,6 +164,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._pending_bytes = 0
         self._dropped_bytes = 0
         self._too_large = False
+        # How many pieces of what was received wait for their turn.
+        self._in_line = 0
         # Nothing is parsed any more; and beyond that, the last answer is out.
         self._deaf = False
         self._lingering = False
@@ -139,7 +188,26 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.connections) > self.limits.connections:
             self._refuse(503)
 
-    def data_received(self, data: bytes | memoryview) -> None:
+    def data_received(self, data: bytes) -> None:
+        """Something has come; whether it is looked at now is for the turns to say."""
+        self.turns.receive(self, data)
+
+    def queue_up(self) -> None:
+        """What has come has to wait, and nothing more is read: now the client waits for us."""
+        self._in_line += 1
+        self.since = self._now()
+        self._wire.pause_reading()
+
+    def step_up(self) -> bool:
+        """It is our turn; whether the client is still there."""
+        self._in_line -= 1
+        if self._wire.is_closing():
+            return False
+        if not self._in_line and not self.flow.read_paused:
+            self._wire.resume_reading()
+        return True
+
+    def receive(self, data: bytes) -> None:
         """Parse, or drop what is no longer of interest."""
         self._turned_now = 0
         self._receive(data)
@@ -252,6 +320,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def expire(self) -> None:
         """A deadline has passed."""
         now = self._now()
+        if self._in_line and self.unread_deadline > now:
+            # It is due as soon as it has had its turn.
+            return
         if self._deaf or self._wire.is_closing() or self.unread_deadline <= now:
             self._wire.abort()
         elif not self._receiving:
@@ -432,5 +503,6 @@ def bounded(given: Limits, report: Callable[[int], None], keeper: Gate) -> type[
         limits = given
         refused = staticmethod(report)
         gate = staticmethod(keeper)
+        turns = Turns(given.turn_seconds)
 
     return Bounded

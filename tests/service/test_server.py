@@ -12,7 +12,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import pytest
 import uvloop
@@ -23,15 +23,21 @@ from starlette.routing import Route
 
 from service.door import TOO_LARGE, Answer, RawHeaders, answer
 from service.intake import Bodies, BodyTooLarge, Crowded, Places
-from service.protocol import Limits
+from service.protocol import BoundedProtocol, Limits, Turns
 from service.server import Endpoint, PortInUse, serve
 
 MOST: Final = 1024
 MIB: Final = 1 << 20
 PATIENCE_SECONDS: Final = 15.0
-# Short where the test waits for the limit; a moment longer than a busy machine pauses.
+# Short where the test waits for the limit; a moment longer than a busy machine pauses. And in each
+# pass of the loop only one client has its turn.
 SHORT: Final = Limits(
-    connections=8, head_seconds=0.5, body_seconds=0.5, idle_seconds=0.5, unread_seconds=0.5
+    connections=8,
+    head_seconds=0.5,
+    body_seconds=0.5,
+    idle_seconds=0.5,
+    unread_seconds=0.5,
+    turn_seconds=1e-9,
 )
 LOOPS: Final = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
@@ -821,6 +827,58 @@ def test_a_dribbled_gated_body(new_loop: Callable[[], asyncio.AbstractEventLoop]
         client.send(gated(1000)).answer()
         client.dribble(b"x")
         assert client.ended() == b""
+
+
+# --- turns ----------------------------------------------------------------------------------------
+
+
+def test_everybody_has_a_turn(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Where receiving has no time but for one client, all are answered, pipelined ones in order."""
+    with (
+        running(new_loop, Limits(turn_seconds=1e-9)) as server,
+        contextlib.ExitStack() as opened,
+    ):
+        server.release()
+        clients = [opened.enter_context(server.client()) for _ in range(40)]
+        for client in clients:
+            client.send(post(MOST) + b"x" * (MOST // 2))
+        for client in clients:
+            client.send(b"x" * (MOST // 2) + gated(3) + b"abc" + get("/slow?last"))
+        for client in clients:
+            answers = [client.answer() for _ in range(3)]
+            assert [answer.status for answer in answers][::2] == [200, 200]
+            assert [answer.body for answer in answers][::2] == [b"%d" % MOST, b"last"]
+
+
+def test_a_flood_does_not_hold_up_what_is_being_worked_on() -> None:
+    """While a pass's time is spent, a piece waits in line; what runs already goes on between."""
+    order: list[str] = []
+
+    class Connection:
+        loop = asyncio.new_event_loop()
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def queue_up(self) -> None:
+            order.append(f"{self.name} waits")
+
+        def step_up(self) -> bool:
+            return self.name != "gone"
+
+        def receive(self, data: bytes) -> None:
+            order.append(self.name)
+
+    turns = Turns(1e-9)
+    for name in ("first", "gone", "second", "third"):
+        turns.receive(cast("BoundedProtocol", Connection(name)), b"")
+    assert order == ["first", "gone waits", "second waits", "third waits"]
+    Connection.loop.call_soon(order.append, "work")
+    Connection.loop.call_soon(lambda: Connection.loop.call_soon(order.append, "more work"))
+    for _ in range(5):
+        Connection.loop.run_until_complete(asyncio.sleep(0))
+    Connection.loop.close()
+    assert order[4:] == ["second", "work", "third", "more work"]
 
 
 # --- signals --------------------------------------------------------------------------------------
