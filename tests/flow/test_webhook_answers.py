@@ -205,6 +205,30 @@ async def test_an_event_without_an_id_is_known_by_its_body(stage: Stage) -> None
     assert answers == ["scheduled", "merged", "duplicate", "duplicate"]
 
 
+@pytest.mark.parametrize("again", ["the very same", "signed anew"])
+@pytest.mark.parametrize("shape", ["with an id", "without an id", "TeXML"])
+async def test_a_replay_is_folded(stage: Stage, shape: str, again: str) -> None:
+    """Sent again within the tolerance, by whomever, a webhook is one event of one session."""
+    call = stage.world.call("sip_inbound")
+    (event,) = hangups(call)
+    if shape == "TeXML":
+        event = next(iter(events_for(call, texml=True)))
+    if shape == "without an id":
+        event = replace(event, data={**event.data, "id": None})
+    body, now = event.body(), stage.world.clock()
+    times = [now] * 5 if again == "the very same" else [now, now - 200, now + 200, now - 1, now]
+    answers = [
+        await stage.send(
+            body,
+            content_type=event.content_type,
+            headers=stage.world.signer.headers(body, at=at),
+        )
+        for at in times
+    ]
+    assert [a.json()["status"] for a in answers] == ["scheduled", *["duplicate"] * 4]
+    assert len((await stage.session(call)).events) == 1
+
+
 async def test_another_content_type_is_a_415(stage: Stage) -> None:
     """What is neither JSON nor a form is not read at all."""
     assert (await stage.send(b"{}", content_type="text/plain")).status_code == 415
