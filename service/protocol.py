@@ -80,11 +80,23 @@ class _Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Door:
-    """The transport as uvicorn sees it; only what closing means is our own."""
+    """The transport as uvicorn sees it: what closing means is our own, and writing is safe.
 
-    write: Callable[[bytes], None]
-    is_closing: Callable[[], bool]
+    When a client goes away, uvicorn tells only the last of its requests. uvloop's transport raises
+    when another one answers: a traceback in the log for whoever sends two requests and hangs up.
+    """
+
+    wire: asyncio.Transport
     close: Callable[[], None]
+
+    def write(self, data: bytes) -> None:
+        """Write, if there is anybody to read."""
+        if not self.wire.is_closing():
+            self.wire.write(data)
+
+    def is_closing(self) -> bool:
+        """Whether nobody reads any more."""
+        return self.wire.is_closing()
 
 
 class Turns:
@@ -180,8 +192,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """
         super().connection_made(transport)
         self._wire = transport
-        door = _Door(transport.write, transport.is_closing, self._close)
-        self.transport = cast("asyncio.Transport", door)
+        self.transport = cast("asyncio.Transport", _Door(transport, self._close))
         self._await_client(self.limits.head_seconds)
         if len(self.connections) > self.limits.connections:
             self._make_room()
@@ -407,7 +418,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _write_answer(self, status: int, headers: RawHeaders, body: bytes) -> None:
         known = [*self.server_state.default_headers, *headers]
         lines = [b"%b: %b\r\n" % header for header in known]
-        self._wire.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
 
     # Who makes room.
 

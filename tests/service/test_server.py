@@ -6,6 +6,7 @@ import json
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -80,6 +81,11 @@ class Toy:
     def gate(self, _method: bytes, target: bytes, _headers: RawHeaders) -> Answer | None:
         return GATED.get(target)
 
+    async def late(self, request: Request) -> Response:
+        """Read all, and only then wait."""
+        await request.body()
+        return await self.slow(request)
+
     async def large(self, _request: Request) -> Response:
         self.entered.release()
         return PlainTextResponse("x" * 32 * MIB)
@@ -96,6 +102,7 @@ class Toy:
                 Route("/body", self.body, methods=["GET", "POST"]),
                 Route("/slow", self.slow, methods=["GET", "POST"]),
                 Route("/large", self.large),
+                Route("/late", self.late),
             ]
         )
 
@@ -660,6 +667,22 @@ def test_client_that_goes_away(server: Running, caplog: pytest.LogCaptureFixture
     with server.client() as client:
         client.send(post(10))
         server.entered()
+    with server.client() as later:
+        later.ended()
+    assert [record.message for record in caplog.records] == []
+
+
+def test_client_that_goes_away_with_more_to_come(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does one that had sent further requests ahead, when the first of them is answered."""
+    with server.client() as client:
+        client.send(get("/late") + get("/late"))
+        server.entered()
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with server.client() as later:
+        later.ended()
+        server.release()
     with server.client() as later:
         later.ended()
     assert [record.message for record in caplog.records] == []
