@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 
 from service import __version__
+from service.signature import Refusal
 
 OUTCOMES: Final = (
     "scheduled",
@@ -43,17 +44,17 @@ class WebMetrics:
         self.webhooks = Counter(
             "tollwatch_webhooks", "Webhooks, by outcome", ["outcome"], registry=registry
         )
-        for outcome in OUTCOMES:
-            self.webhooks.labels(outcome)
+        self._outcomes = {outcome: self.webhooks.labels(outcome) for outcome in OUTCOMES}
         self.events = Counter(
             "tollwatch_events", "Verified events, by their type", ["kind"], registry=registry
         )
         self.refusals = Counter(
             "tollwatch_refusals", "Webhooks not believed, by reason", ["reason"], registry=registry
         )
+        self._refusals = {refusal: self.refusals.labels(refusal) for refusal in Refusal}
         self.limited = Counter(
             "tollwatch_limited",
-            "Requests refused by a limit of head, time or number, by status",
+            "Requests and connections refused by a limit of head, time or number, by status",
             ["status"],
             registry=registry,
         )
@@ -61,7 +62,7 @@ class WebMetrics:
             self.limited.labels(status)
         self.acknowledge_seconds = Histogram(
             "tollwatch_acknowledge_seconds",
-            "From the request's arrival to its answer",
+            "From a webhook's arrival to its answer, but for those that its head has ruled out",
             buckets=_SECONDS,
             registry=registry,
         )
@@ -75,6 +76,15 @@ class WebMetrics:
             "tollwatch_redis_errors", "Errors of Redis, as this process met them", registry=registry
         )
         self._kinds: set[str] = set()
+
+    def count_outcome(self, outcome: str) -> None:
+        """Count a webhook by its outcome, one of OUTCOMES."""
+        self._outcomes[outcome].inc()
+
+    def count_refusal(self, refusal: Refusal) -> None:
+        """Count a webhook that is not believed."""
+        self._outcomes["refused"].inc()
+        self._refusals[refusal].inc()
 
     def count_limited(self, status: int) -> None:
         """Count a request that a limit refused before it reached the endpoint."""

@@ -5,21 +5,31 @@ and body take to arrive, how many requests it sends ahead, and how long it leave
 Here each of these has a limit. And an answer sent before the request was read whole does arrive:
 closing at once would reset the connection, and the client would see a broken pipe instead of it.
 
+A request that its head rules out is answered here and now, by the endpoint's gate, without a task,
+a body or a place. When there are too many connections, those that have kept us waiting longest make
+room: whoever opens thousands of them waits for itself. And receiving is given only so much time
+in each pass of the loop; then all wait in line, so that what is being worked on goes on.
+
 Times are kept as one deadline per connection; the server looks at all of them ten times a second.
 That is cheaper than a timer for each step of each request.
 """
 
 import asyncio
 import contextlib
+import heapq
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final, cast
+from time import perf_counter
+from typing import Any, Final, TypeAlias, cast
 
 from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from service.door import Answer, RawHeaders
 
 RETRY_AFTER_SECONDS: Final = 5
 _ANSWERS: Final = {
@@ -29,12 +39,16 @@ _ANSWERS: Final = {
     503: b"too many connections, try again later",
 }
 
+# Method, target and headers (names in lower case) of a request; the answer where they rule it out.
+Gate: TypeAlias = Callable[[bytes, bytes, RawHeaders], Answer | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one endpoint grants its clients.
 
-    `connections` are open at once, idle ones included; one more is answered with 503.
+    `connections` are open at once, idle ones included. For one more, some that wait for their
+    client are closed; if there are none, it is answered with 503.
     `head_bytes` and `fields` bound a request's head, URL included, and likewise its trailers and
     each chunk's extensions.
     `head_seconds` runs from the connection, or from the first byte of a further request.
@@ -42,7 +56,9 @@ class Limits:
     `idle_seconds` is how long a connection is kept between requests.
     `unread_seconds` is how long a client may leave answers unread once the buffers are full.
     `linger_seconds` and `linger_bytes` bound what is read, and dropped, after an early answer.
-    `pipelined` requests of one connection may wait for their turn.
+    `pipelined` requests of one connection may wait for their turn, and no more are answered by the
+    gate in one.
+    `turn_seconds` is how long receiving may take in one pass of the loop, all connections together.
     """
 
     connections: int = 1000
@@ -55,6 +71,7 @@ class Limits:
     linger_seconds: float = 10.0
     linger_bytes: int = 67_108_864
     pipelined: int = 16
+    turn_seconds: float = 0.002
 
 
 class _Refused(Exception):
@@ -63,11 +80,64 @@ class _Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Door:
-    """The transport as uvicorn sees it; only what closing means is our own."""
+    """The transport as uvicorn sees it: what closing means is our own, and writing is safe.
 
-    write: Callable[[bytes], None]
-    is_closing: Callable[[], bool]
+    When a client goes away, uvicorn tells only the last of its requests. uvloop's transport raises
+    when another one answers: a traceback in the log for whoever sends two requests and hangs up.
+    """
+
+    wire: asyncio.Transport
     close: Callable[[], None]
+
+    def write(self, data: bytes) -> None:
+        """Write, if there is anybody to read."""
+        if not self.wire.is_closing():
+            self.wire.write(data)
+
+    def is_closing(self) -> bool:
+        """Whether nobody reads any more."""
+        return self.wire.is_closing()
+
+
+class Turns:
+    """Shares out the passes of the loop among an endpoint's connections.
+
+    A pass serves all sockets that have something, and only then what is being worked on; a webhook
+    takes some passes to Redis and back. So a pass that receives for long delays every answer.
+    What comes after `seconds` of receiving waits in line, first come, first served, and is not read
+    further meanwhile.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._spent = 0.0
+        self._line: deque[tuple[BoundedProtocol, bytes]] = deque()
+        self._next: asyncio.Handle | None = None
+
+    def receive(self, connection: "BoundedProtocol", data: bytes) -> None:
+        """Let the connection receive now, or later."""
+        if self._line or self._spent >= self._seconds:
+            connection.queue_up()
+            self._line.append((connection, data))
+        else:
+            self._serve(connection, data)
+        if self._next is None:
+            self._next = connection.loop.call_soon(self._pass)
+
+    def _pass(self) -> None:
+        """A new pass has begun."""
+        self._spent, self._next = 0.0, None
+        while self._line and self._spent < self._seconds:
+            connection, data = self._line.popleft()
+            if connection.step_up():
+                self._serve(connection, data)
+        if self._line:
+            self._next = self._line[0][0].loop.call_soon(self._pass)
+
+    def _serve(self, connection: "BoundedProtocol", data: bytes) -> None:
+        begun = perf_counter()
+        connection.receive(data)
+        self._spent += perf_counter() - begun
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -75,6 +145,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     limits: Limits
     refused: Callable[[int], None]
+    gate: Gate
+    turns: Turns
 
     def __init__(
         self,
@@ -86,7 +158,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._wire: asyncio.Transport = cast("asyncio.Transport", None)
         self._now = self.loop.time
-        # When the client's current step is overdue, and when its unread answers are.
+        # When the client's current step began and is overdue, and when its unread answers are.
+        self.since = 0.0
         self.deadline = inf
         self.unread_deadline = inf
         # No request's head has been read yet.
@@ -94,12 +167,17 @@ class BoundedProtocol(HttpToolsProtocol):
         # Where the parser is: between the first and last byte of a request, and past its head.
         self._receiving = False
         self._in_body = False
+        # Whether the gate has answered the request that the parser is in; how many in this turn.
+        self._turned_away = False
+        self._turned_now = 0
         # Requests whose heads are read and whose answers are not complete.
         self._unanswered = 0
         # Bytes that have led to nothing yet: to no head, no chunk, no piece of a body.
         self._pending_bytes = 0
         self._dropped_bytes = 0
         self._too_large = False
+        # How many pieces of what was received wait for their turn.
+        self._in_line = 0
         # Nothing is parsed any more; and beyond that, the last answer is out.
         self._deaf = False
         self._lingering = False
@@ -107,26 +185,45 @@ class BoundedProtocol(HttpToolsProtocol):
     # What the loop calls.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, or refuse it when there are too many.
+        """Take a connection, if need be in the place of others that only wait for their client.
 
-        Refused with 503 and Retry-After, which a client or balancer understands; a bare close would
-        look like a fault of the network. The answers being read are connections too: beyond a tenth
-        more than the limit, it is a bare close after all.
+        Where all are being worked on it is refused with 503 and Retry-After, which a client or
+        balancer understands; a bare close would look like a fault of the network.
         """
         super().connection_made(transport)
         self._wire = transport
-        door = _Door(transport.write, transport.is_closing, self._close)
-        self.transport = cast("asyncio.Transport", door)
-        self.deadline = self._now() + self.limits.head_seconds
-        excess = len(self.connections) - self.limits.connections
-        if excess > 1 + self.limits.connections // 10:
-            self.refused(503)
-            transport.abort()
-        elif excess > 0:
+        self.transport = cast("asyncio.Transport", _Door(transport, self._close))
+        self._await_client(self.limits.head_seconds)
+        if len(self.connections) > self.limits.connections:
+            self._make_room()
+        if len(self.connections) > self.limits.connections:
             self._refuse(503)
 
-    def data_received(self, data: bytes | memoryview) -> None:
+    def data_received(self, data: bytes) -> None:
+        """Something has come; whether it is looked at now is for the turns to say."""
+        self.turns.receive(self, data)
+
+    def queue_up(self) -> None:
+        """What has come has to wait, and nothing more is read: now the client waits for us."""
+        self._in_line += 1
+        self.since = self._now()
+        self._wire.pause_reading()
+
+    def step_up(self) -> bool:
+        """It is our turn; whether the client is still there."""
+        self._in_line -= 1
+        if self._wire.is_closing():
+            return False
+        if not self._in_line and not self.flow.read_paused:
+            self._wire.resume_reading()
+        return True
+
+    def receive(self, data: bytes) -> None:
         """Parse, or drop what is no longer of interest."""
+        self._turned_now = 0
+        self._receive(data)
+
+    def _receive(self, data: bytes | memoryview) -> None:
         if self._deaf:
             self._drop(len(data))
             return
@@ -142,7 +239,8 @@ class BoundedProtocol(HttpToolsProtocol):
             # parsed, since the parser has taken it for another protocol.
             self._stop_listening()
         except HttpParserError:
-            self._fail(431 if self._too_large else 400)
+            if not self._deaf:
+                self._fail(431 if self._too_large else 400)
         else:
             if self._receiving:
                 self._check_received(len(data))
@@ -163,24 +261,29 @@ class BoundedProtocol(HttpToolsProtocol):
         """The first byte of a request. The very first one's time runs since the connection."""
         super().on_message_begin()
         self._receiving = True
+        self._turned_away = False
         if not self._first and not self._unanswered:
-            self.deadline = self._now() + self.limits.head_seconds
+            self._await_client(self.limits.head_seconds)
 
     def on_headers_complete(self) -> None:
-        """Start the app, or queue the request behind those that were sent before it."""
+        """Answer at the gate, start the app, or queue behind requests that were sent before."""
         limits = self.limits
-        if len(self.pipeline) >= limits.pipelined:
+        if self._deaf or len(self.pipeline) >= limits.pipelined:
             raise _Refused
         if len(self.headers) > limits.fields or self._pending_bytes > limits.head_bytes:
             self._measure_head()
-        super().on_headers_complete()
+        answer = None if self._must_queue() else self._ask_gate()
+        if answer is None:
+            super().on_headers_complete()
+            self._unanswered += 1
         # Trailers go nowhere: the app has its headers already.
         self.headers = []
         self._first = False
-        self._unanswered += 1
         self._in_body = True
         self._pending_bytes = 0
-        self.deadline = self._now() + limits.body_seconds
+        self._await_client(limits.body_seconds)
+        if answer is not None:
+            self._turn_away(answer)
 
     def on_chunk_header(self) -> None:
         """A chunk's size and extensions are read."""
@@ -189,14 +292,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         self._pending_bytes = 0
-        super().on_body(body)
+        if not self._turned_away:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""
-        super().on_message_complete()
+        if not self._turned_away:
+            super().on_message_complete()
         self._receiving = self._in_body = False
         self._pending_bytes = 0
-        self.deadline = inf if self._unanswered else self._now() + self.limits.idle_seconds
+        if self._unanswered:
+            self.deadline = inf
+        elif not self._lingering:
+            self._await_client(self.limits.idle_seconds)
 
     # What the request's cycle, the server's tick and the server's end call.
 
@@ -214,12 +322,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._in_body:
+            self._await_rest()
         else:
-            self.deadline = self._deadline_after_answer()
+            limits = self.limits
+            self._await_client(limits.head_seconds if self._receiving else limits.idle_seconds)
 
     def expire(self) -> None:
         """A deadline has passed."""
         now = self._now()
+        if self._in_line and self.unread_deadline > now:
+            # It is due as soon as it has had its turn.
+            return
         if self._deaf or self._wire.is_closing() or self.unread_deadline <= now:
             self._wire.abort()
         elif not self._receiving:
@@ -241,13 +355,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Cut the connection off."""
         self._wire.abort()
 
-    # How it ends.
+    # What it looks at while it receives.
 
     def _receive_pieces(self, data: bytes | memoryview) -> None:
         view, size = memoryview(data), self.limits.head_bytes
         for start in range(0, len(data), size):
             if not self._wire.is_closing():
-                self.data_received(view[start : start + size])
+                self._receive(view[start : start + size])
 
     def _measure_head(self) -> None:
         """The head, or what was received with its end, is large: look closer."""
@@ -264,11 +378,71 @@ class BoundedProtocol(HttpToolsProtocol):
         elif self._in_body and not self._unanswered:
             self._drop(count)
 
-    def _deadline_after_answer(self) -> float:
-        now, limits = self._now(), self.limits
-        if self._in_body:
-            return min(self.deadline, now + limits.linger_seconds)
-        return now + (limits.head_seconds if self._receiving else limits.idle_seconds)
+    def _await_client(self, seconds: float) -> None:
+        """It is the client's turn, for so long."""
+        self.since = self._now()
+        self.deadline = self.since + seconds
+
+    def _await_rest(self) -> None:
+        """The answer is out before the whole request was in."""
+        self.deadline = min(self.deadline, self._now() + self.limits.linger_seconds)
+
+    # What the gate answers.
+
+    def _must_queue(self) -> bool:
+        """Whether others are to be answered first, or their answers are not even read."""
+        return bool(self._unanswered) or self.flow.write_paused or self.parser.should_upgrade()
+
+    def _ask_gate(self) -> Answer | None:
+        answer = self.gate(self.parser.get_method(), self.url, self.headers)
+        if answer is not None:
+            self._turned_now += 1
+            if self._turned_now > self.limits.pipelined:
+                raise _Refused
+        return answer
+
+    def _turn_away(self, answer: Answer) -> None:
+        """Send an answer as uvicorn would have sent the app's; the body is dropped as it comes."""
+        self._turned_away = True
+        self._dropped_bytes = 0
+        keeps = self.parser.should_keep_alive() and self.parser.get_http_version() != "1.0"
+        ends = not keeps and not answer.closes
+        headers = [*answer.headers, (b"connection", b"close")] if ends else answer.headers
+        body = b"" if self.parser.get_method() == b"HEAD" else answer.body
+        self._write_answer(answer.status, headers, body)
+        if answer.closes or ends:
+            self._linger()
+        else:
+            self._await_rest()
+
+    def _write_answer(self, status: int, headers: RawHeaders, body: bytes) -> None:
+        known = [*self.server_state.default_headers, *headers]
+        lines = [b"%b: %b\r\n" % header for header in known]
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+
+    # Who makes room.
+
+    def _make_room(self) -> None:
+        """Close those whose client has let us wait the longest, a few at once since we look at all.
+
+        A client that has just connected, or just had its answer, is the last to go.
+        """
+        others = [one for one in self._others() if one.waits_for_client()]
+        most = 1 + self.limits.connections // 50
+        for one in heapq.nsmallest(most, others, key=lambda one: one.since):
+            self.refused(503)
+            one.abort()
+            self.connections.discard(one)
+
+    def _others(self) -> list["BoundedProtocol"]:
+        known = cast("list[BoundedProtocol]", list(self.connections))
+        return [one for one in known if one is not self]
+
+    def waits_for_client(self) -> bool:
+        """Whether nothing is lost but what the client has not finished, or has had."""
+        return self._in_body or not self._unanswered
+
+    # How it ends.
 
     def _fail(self, status: int) -> None:
         """Answer with `status` if an answer is due, and end; nothing more can be understood."""
@@ -295,15 +469,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self.refused(status)
         body = b'{"error":"%b"}' % _ANSWERS[status]
         headers = [
-            *self.server_state.default_headers,
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
         ]
         if status == 503:  # noqa: PLR2004 - the one refusal that is not the client's fault
             headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        self._wire.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        self._write_answer(status, headers, body)
         self._linger()
 
     def _close(self) -> None:
@@ -318,7 +490,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._deaf = self._lingering = True
         self._unanswered = 0
         self.pipeline.clear()
-        self.deadline = self._now() + self.limits.linger_seconds
+        self._await_client(self.limits.linger_seconds)
         self.flow.resume_reading()
         # The client may be gone already, which its loop has not told us yet.
         with contextlib.suppress(OSError, RuntimeError):
@@ -335,11 +507,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._wire.close()
 
 
-def bounded(given: Limits, report: Callable[[int], None]) -> type[BoundedProtocol]:
+def bounded(given: Limits, report: Callable[[int], None], keeper: Gate) -> type[BoundedProtocol]:
     """The protocol for one endpoint; uvicorn makes an instance for each connection."""
 
     class Bounded(BoundedProtocol):
         limits = given
         refused = staticmethod(report)
+        gate = staticmethod(keeper)
+        turns = Turns(given.turn_seconds)
 
     return Bounded

@@ -42,7 +42,11 @@ async def _run(settings: WebSettings) -> None:
             _log.info("stopping")
 
         public = Endpoint(
-            web.public, settings.host, settings.port, refused=web.metrics.count_limited
+            web.public,
+            settings.host,
+            settings.port,
+            refused=web.metrics.count_limited,
+            gate=web.gate,
         )
         admin = Endpoint(web.admin, settings.host, settings.admin_port)
         await serve(

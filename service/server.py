@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import uvicorn
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.protocol import BoundedProtocol, Limits, bounded
+from service.protocol import BoundedProtocol, Gate, Limits, bounded
 
 _LIMITS: Final = Limits()
 _BACKLOG: Final = 2048
@@ -30,91 +29,20 @@ class PortInUse(Exception):
     """An endpoint's port is taken, or cannot be listened on; the message is one line for people."""
 
 
-class BodyTooLarge(Exception):
-    """The request's body is larger than allowed; it has not been read whole."""
-
-
-class TooLargeResponse(JSONResponse):
-    """The answer to `BodyTooLarge`: 413, and the connection closes after it.
-
-    A client that is still sending can read it: see `service.protocol`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(
-            {"error": "the body is too large"}, status_code=413, headers={"connection": "close"}
-        )
-
-
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The request's body. BodyTooLarge as soon as it is known to be longer than `max_bytes`.
-
-    Raises ClientDisconnect, which `serve` takes quietly, when the client is gone before the end.
-    """
-    declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > max_bytes:
-        raise BodyTooLarge
-    body = bytearray()
-    more = True
-    while more:
-        message = await request.receive()
-        if message["type"] != "http.request":
-            raise ClientDisconnect
-        body += message.get("body", b"")
-        if len(body) > max_bytes:
-            raise BodyTooLarge
-        more = message.get("more_body", False)
-    return bytes(body)
-
-
 def _ignore(_value: object = None) -> None:
     pass
 
 
-class InFlightLimit:
-    """Middleware: 503 with Retry-After to a request beyond `limit` running ones.
-
-    Unlike uvicorn's `limit_concurrency` it counts requests, not idle connections. `refused` hears
-    503 for each.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        limit: int,
-        retry_after_seconds: int,
-        refused: Callable[[int], None] = _ignore,
-    ) -> None:
-        self._app = app
-        self._limit = limit
-        self._refused = refused
-        self._busy = JSONResponse(
-            {"error": "too many requests at once, try again later"},
-            status_code=503,
-            headers={"retry-after": str(retry_after_seconds)},
-        )
-        self.running = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app, or refuse."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-        elif self.running >= self._limit:
-            self._refused(503)
-            await self._busy(scope, receive, send)
-        else:
-            self.running += 1
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                self.running -= 1
+def _let_in(_method: bytes, _target: bytes, _headers: object) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """An app, and where it listens (port 0: any free one).
 
-    `refused` hears the status of each request that the connection's limits have refused.
+    `refused` hears the status of each request that the connection's limits have refused. `gate`
+    may answer a request by its head alone: see `service.protocol`.
     """
 
     app: ASGIApp
@@ -122,6 +50,7 @@ class Endpoint:
     port: int
     limits: Limits = _LIMITS
     refused: Callable[[int], None] = _ignore
+    gate: Gate = _let_in
 
 
 async def serve(
@@ -180,8 +109,9 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 _forgiving(endpoint.app),
-                http=bounded(endpoint.limits, endpoint.refused),
+                http=bounded(endpoint.limits, endpoint.refused, endpoint.gate),
                 ws="none",
+                lifespan="off",
                 interface="asgi3",
                 log_config=None,
                 # Its "Started", "Waiting" and "Finished" say nothing that `on_start` does not.

@@ -18,7 +18,16 @@ settings.register_profile(
     print_blob=True,
 )
 settings.register_profile("thorough", parent=settings.get_profile("quick"), max_examples=2000)
+settings.register_profile("fuzz", parent=settings.get_profile("quick"), max_examples=3000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many inputs were made up, and what became of them."""
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            if name == "inputs":
+                terminalreporter.write_line(f"fuzzed: {value}")
 
 
 @pytest.fixture

@@ -524,7 +524,7 @@ def _act(
 
 
 def _told(verb: str, kinds: Mapping[str, int]) -> str:
-    from workers.export import safe
+    from service.printable import safe
 
     number = sum(kinds.values())
     parts = ", ".join(f"{kind} {kinds[kind]}" for kind in sorted(kinds))
@@ -724,13 +724,13 @@ def _write(lines: Iterable[str]) -> None:
 
 
 def _line(file: Path, fault: "Fault", kind: str = "") -> str:
-    from workers.export import safe
+    from service.printable import safe
 
     return safe(f"{file}:{fault.line}:{fault.column}: {kind}{fault.message}") + "\n"
 
 
 def _warn(line: str) -> None:
-    from workers.export import safe
+    from service.printable import safe
 
     typer.echo(safe(line), err=True)
 

@@ -18,6 +18,7 @@ from service.dead import Count, DeadLetter
 from service.masking import mask
 from service.money import ZERO, plain
 from service.outbox import Subject
+from service.printable import safe
 from service.records import (
     Alert,
     Call,
@@ -35,7 +36,6 @@ from service.records import (
 from service.store import Posting
 from workers.checks import Check, Result
 from workers.dead import Looked
-from workers.export import safe
 from workers.lookup import Known
 from workers.metadata import RecordType, RecordTypes, Relation
 from workers.policy import Policy, describe

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from service.money import plain
+from service.printable import json_safe, safe
 from workers.analysis import Analysis, Node, Record
 from workers.tree import CostTree, Event, text
 
@@ -51,12 +52,6 @@ _OWN: Final = frozenset(
 _BEGINS: Final = ("started_at", "created_at", "start_time")
 _ENDS: Final = ("finished_at", "completed_at", "end_time")
 _MODELS: Final = ("model", "llm_model", "stt_model", "tts_model_id")
-_ASTRAL: Final = 0xFFFF
-
-
-def safe(said: str) -> str:
-    """One line that a terminal shows as it is: what cannot be printed becomes a question mark."""
-    return said if said.isprintable() else "".join(c if c.isprintable() else "�" for c in said)
 
 
 def rows(analysis: Analysis, tree: CostTree) -> Iterator[dict[str, Any]]:
@@ -96,22 +91,7 @@ def pretty(value: Any) -> str:
     return json_safe(msgspec.json.format(raw, indent=2).decode())
 
 
-def json_safe(document: str) -> str:
-    """The same JSON, with what cannot be printed as escapes: these stand in strings only."""
-    if document.replace("\n", "").isprintable():
-        return document
-    return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in document)
-
-
 _encode: Final = msgspec.json.Encoder(decimal_format="string").encode
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if code <= _ASTRAL:
-        return f"\\u{code:04x}"
-    high, low = divmod(code - 0x10000, 0x400)
-    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
 
 
 def _values(tree: CostTree, event: Event, node: Node, path: str) -> tuple[Any, ...]:

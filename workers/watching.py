@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from service.events import Scheduling
+from service.printable import safe
 from workers.display import when
-from workers.export import safe
 from workers.reconcile import Watcher
 from workers.span import Span
 from workers.walk import SOURCES, Source, Walk

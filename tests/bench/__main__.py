@@ -1,13 +1,13 @@
 """`make bench`: figures as ratios within one run, on whatever machine this is."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import backlog, memory, sessions, webhooks
+from tests.bench import backlog, flood, memory, sessions, webhooks
 
 
 def main() -> None:
@@ -17,7 +17,8 @@ def main() -> None:
         "names",
         nargs="*",
         default=["webhooks", "sessions"],
-        help="webhooks, sessions, memory, backlog (some minutes); the first two without a name",
+        help="webhooks, sessions, flood, memory, backlog (some minutes); the first two without "
+        "a name",
     )
     parser.add_argument("--rounds", type=int, default=webhooks.ROUNDS)
     arguments = parser.parse_args()
@@ -30,6 +31,8 @@ def main() -> None:
         console.print(_backlog(backlog.run()))
     if "memory" in arguments.names:
         console.print(_memory(memory.run()))
+    if "flood" in arguments.names:
+        console.print(_flood(flood.run()))
 
 
 def _webhooks(rounds: Sequence[Sequence[webhooks.Result]]) -> Table:
@@ -99,6 +102,45 @@ def _memory(figures: Sequence[memory.Figure]) -> Table:
         ratio = f"{figure.used / 1024:.2f}"
         table.add_row(figure.stage, f"{figure.used:,.0f}", f"{figure.own:,.0f}", ratio)
     return table
+
+
+def _flood(results: Sequence[flood.Result]) -> Table:
+    table = Table(
+        title=f"Signed webhooks during {flood.SECONDS:g} s of a flood, the web process on one core"
+    )
+    columns = (
+        ("strangers' flood", "left"),
+        ("requests/s", "right"),
+        ("connections/s", "right"),
+        ("their answers", "left"),
+        ("µs each", "right"),
+        ("core busy", "right"),
+        ("signed", "right"),
+        ("p50 ms", "right"),
+        ("p99 ms", "right"),
+        ("max ms", "right"),
+        ("answers to signed", "left"),
+    )
+    for name, side in columns:
+        table.add_column(name, justify="left" if side == "left" else "right")
+    for result in results:
+        signed = result.signed
+        table.add_row(
+            result.kind,
+            f"{result.sent_per_second:,.0f}",
+            f"{result.opened_per_second:,.0f}",
+            _counts(result.answered),
+            f"{result.microseconds:.1f}" if result.microseconds else "",
+            f"{result.busy:.0%}",
+            f"{len(signed.seconds):,}",
+            *(f"{signed.at(share):.1f}" for share in (0.5, 0.99, 1)),
+            _counts(signed.statuses),
+        )
+    return table
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in sorted(counts.items()))
 
 
 if __name__ == "__main__":

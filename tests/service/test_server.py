@@ -6,13 +6,14 @@ import json
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, Self, cast
 
 import pytest
 import uvloop
@@ -21,23 +22,23 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from service.protocol import Limits
-from service.server import (
-    BodyTooLarge,
-    Endpoint,
-    InFlightLimit,
-    PortInUse,
-    TooLargeResponse,
-    read_body,
-    serve,
-)
+from service.door import TOO_LARGE, Answer, RawHeaders, answer
+from service.intake import Bodies, BodyTooLarge, Crowded, Places
+from service.protocol import BoundedProtocol, Limits, Turns
+from service.server import Endpoint, PortInUse, serve
 
 MOST: Final = 1024
 MIB: Final = 1 << 20
 PATIENCE_SECONDS: Final = 15.0
-# Short where the test waits for the limit; a moment longer than a busy machine pauses.
+# Short where the test waits for the limit; a moment longer than a busy machine pauses. And in each
+# pass of the loop only one client has its turn.
 SHORT: Final = Limits(
-    connections=8, head_seconds=0.5, body_seconds=0.5, idle_seconds=0.5, unread_seconds=0.5
+    connections=8,
+    head_seconds=0.5,
+    body_seconds=0.5,
+    idle_seconds=0.5,
+    unread_seconds=0.5,
+    turn_seconds=1e-9,
 )
 LOOPS: Final = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}
 
@@ -49,21 +50,41 @@ class Toy:
     entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     release: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: bool = False
+    places: Places = field(default_factory=lambda: Places(100))
+    bodies: Bodies = field(default_factory=lambda: Bodies(MOST))
     seen: list[dict[str, str]] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
 
     async def body(self, request: Request) -> Response:
         self.entered.release()
         self.seen.append(dict(request.headers))
+        if int(request.headers.get("content-length", "0")) > MOST:
+            return self.too_large()
         try:
-            return PlainTextResponse(str(len(await read_body(request, MOST))))
+            return PlainTextResponse(str(len(await self.bodies.read(request.receive))))
         except BodyTooLarge:
-            return TooLargeResponse()
+            return self.too_large()
+
+    def too_large(self) -> Response:
+        headers = {name.decode(): value.decode() for name, value in TOO_LARGE.headers}
+        return Response(TOO_LARGE.body, TOO_LARGE.status, headers)
 
     async def slow(self, request: Request) -> Response:
         self.entered.release()
-        await self.release.wait()
+        try:
+            with self.places:
+                await self.release.wait()
+        except Crowded:
+            return PlainTextResponse("crowded", 503)
         return PlainTextResponse(request.url.query or "slow")
+
+    def gate(self, _method: bytes, target: bytes, _headers: RawHeaders) -> Answer | None:
+        return GATED.get(target)
+
+    async def late(self, request: Request) -> Response:
+        """Read all, and only then wait."""
+        await request.body()
+        return await self.slow(request)
 
     async def large(self, _request: Request) -> Response:
         self.entered.release()
@@ -81,6 +102,7 @@ class Toy:
                 Route("/body", self.body, methods=["GET", "POST"]),
                 Route("/slow", self.slow, methods=["GET", "POST"]),
                 Route("/large", self.large),
+                Route("/late", self.late),
             ]
         )
 
@@ -118,7 +140,7 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Received:
     """One response."""
 
     status: int
@@ -143,7 +165,7 @@ class Client:
         self.socket.sendall(data)
         return self
 
-    def answer(self) -> Answer:
+    def answer(self) -> Received:
         while b"\r\n\r\n" not in self.unread:
             self.receive()
         head, _, self.unread = self.unread.partition(b"\r\n\r\n")
@@ -153,7 +175,7 @@ class Client:
         while len(self.unread) < length:
             self.receive()
         body, self.unread = self.unread[:length], self.unread[length:]
-        return Answer(int(first.split(" ")[1]), headers, body)
+        return Received(int(first.split(" ")[1]), headers, body)
 
     def receive(self) -> None:
         data = self.socket.recv(65536)
@@ -209,7 +231,6 @@ def running(
     new_loop: Callable[[], asyncio.AbstractEventLoop],
     limits: Limits = SHORT,
     *,
-    in_flight: int = 100,
     drain_seconds: float = 0,
     finish_seconds: int = 20,
 ) -> Iterator[Running]:
@@ -230,11 +251,7 @@ def running(
         toy = server.toy
         await serve(
             Endpoint(
-                InFlightLimit(toy.public(), in_flight, 7),
-                "127.0.0.1",
-                0,
-                limits,
-                toy.refused.append,
+                toy.public(), "127.0.0.1", 0, limits, refused=toy.refused.append, gate=toy.gate
             ),
             Endpoint(toy.admin(), "127.0.0.1", 0),
             stop=server.end,
@@ -575,60 +592,74 @@ def test_drain_is_bounded_in_time(new_loop: Callable[[], asyncio.AbstractEventLo
                 closed.poll(50)
 
 
-def test_requests_beyond_the_limit(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """One request too many is answered with 503 and Retry-After; those running finish."""
-    with (
-        running(new_loop, in_flight=2) as server,
-        server.client() as first,
-        server.client() as second,
-        server.client() as third,
-    ):
-        for client in (first, second):
-            client.send(get("/slow"))
-            server.entered()
-        refusal = third.send(get()).answer()
-        server.release()
-        assert [first.answer().status, second.answer().status] == [200, 200]
-    assert (refusal.status, refusal.headers["retry-after"], list(json.loads(refusal.body))) == (
-        503,
-        "7",
-        ["error"],
-    )
-
-
-def test_idle_connections_take_no_request_slot(
+def test_connections_that_are_worked_on_keep_their_place(
     new_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
-    """The limit counts requests: a kept connection does not use it up."""
-    with (
-        running(new_loop, Limits(), in_flight=1) as server,
-        server.client() as idle,
-        server.client() as other,
-    ):
-        idle.send(get()).answer()
-        assert other.send(get()).answer().status == 200
-
-
-def test_too_many_connections(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """One connection too many is answered with 503 and Retry-After; the others go on."""
+    """Where every connection has a request in work, one more is answered with 503, Retry-After."""
     with (
         running(new_loop, Limits(connections=2)) as server,
         server.client() as first,
         server.client() as second,
     ):
-        first.send(get()).answer()
-        second.send(get()).answer()
+        for client in (first, second):
+            client.send(get("/slow"))
+            server.entered()
         with server.client() as third:
             refusal = third.answer()
-        assert first.send(get()).answer().status == 200
+        server.release()
+        assert [first.answer().status, second.answer().status] == [200, 200]
     assert (refusal.status, refusal.headers["retry-after"]) == (503, "5")
+    assert server.toy.refused == [503]
+
+
+def test_one_that_waits_longest_makes_room(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """For one connection too many, the one closes whose client has let us wait the longest."""
+    with (
+        running(new_loop, Limits(connections=3)) as server,
+        server.client() as idle,
+        server.client() as busy,
+        server.client() as fresh,
+    ):
+        busy.send(get("/slow"))
+        server.entered()
+        idle.send(get()).answer()
+        # The loop's clock counts milliseconds.
+        for _ in range(100):
+            fresh.send(get()).answer()
+        with server.client() as another:
+            assert another.send(get()).answer().status == 200
+            assert idle.ended() == b""
+            assert fresh.send(get()).answer().status == 200
+        server.release()
+        assert busy.answer().status == 200
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /bo", post(100), post(100) + b"x"])
+def test_unfinished_requests_make_room(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], begun: bytes
+) -> None:
+    """Any number of clients that connect and dawdle do not keep one out that does not."""
+    with running(new_loop, Limits(connections=5)) as server, contextlib.ExitStack() as opened:
+        for _ in range(50):
+            opened.enter_context(server.client()).send(begun)
+        with server.client() as client:
+            assert client.send(post(3) + b"abc").answer().body == b"3"
 
 
 def test_far_too_many_connections(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """Connections that wait for their refusal to be read are bounded, too."""
     with running(new_loop, Limits(connections=1)) as server, contextlib.ExitStack() as opened:
+        busy = opened.enter_context(server.client()).send(get("/slow"))
+        server.entered()
         clients = [opened.enter_context(server.client()) for _ in range(20)]
-        assert sum(client.ended() == b"" for client in clients[1:]) >= 15
+        # All but the last have made room for the one after them.
+        for client in clients[:-1]:
+            client.ended()
+        assert clients[-1].answer().status == 503
+        server.release()
+        assert busy.answer().status == 200
 
 
 def test_client_that_goes_away(server: Running, caplog: pytest.LogCaptureFixture) -> None:
@@ -636,6 +667,22 @@ def test_client_that_goes_away(server: Running, caplog: pytest.LogCaptureFixture
     with server.client() as client:
         client.send(post(10))
         server.entered()
+    with server.client() as later:
+        later.ended()
+    assert [record.message for record in caplog.records] == []
+
+
+def test_client_that_goes_away_with_more_to_come(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does one that had sent further requests ahead, when the first of them is answered."""
+    with server.client() as client:
+        client.send(get("/late") + get("/late"))
+        server.entered()
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with server.client() as later:
+        later.ended()
+        server.release()
     with server.client() as later:
         later.ended()
     assert [record.message for record in caplog.records] == []
@@ -705,6 +752,159 @@ def test_end_of_work_ends_the_server(new_loop: Callable[[], asyncio.AbstractEven
 
     with asyncio.Runner(loop_factory=new_loop) as runner, pytest.raises(LookupError):
         runner.run(serving())
+
+
+# --- the gate -------------------------------------------------------------------------------------
+
+GATED: Final = {
+    b"/gated": answer(401, {"error": "no"}),
+    b"/gated-and-closed": answer(413, {"error": "too much"}, closes=True),
+    b"/gated-large": answer(401, {"error": "x" * 4 * MIB}),
+}
+
+
+def gated(length: int, path: str = "/gated", *headers: str) -> bytes:
+    return post(length, *headers).replace(b"/body", path.encode())
+
+
+def test_a_gated_request_never_reaches_the_app(server: Running) -> None:
+    """A request that its head rules out is answered before its body; the connection is kept."""
+    with server.client() as client:
+        assert client.send(gated(5)).answer().body == b'{"error":"no"}'
+        assert client.send(b"abcde" + gated(3) + b"abc").answer().status == 401
+        assert client.send(post(3) + b"abc").answer().body == b"3"
+    assert len(server.toy.seen) == 1
+
+
+def test_a_gated_client_that_asks_first(server: Running) -> None:
+    """A client that asks before it sends is told at once."""
+    with server.client() as client:
+        assert client.send(gated(5, "/gated", "Expect: 100-continue")).answer().status == 401
+
+
+@pytest.mark.parametrize("kind", ["HTTP/1.0", "Connection: close", "closing answer"])
+def test_a_gated_request_that_closes(server: Running, kind: str) -> None:
+    """Where client or answer wish it, the connection ends after the answer, and nothing follows."""
+    request = gated(3, "/gated-and-closed" if kind == "closing answer" else "/gated")
+    if kind == "HTTP/1.0":
+        request = request.replace(b"HTTP/1.1", b"HTTP/1.0")
+    if kind == "Connection: close":
+        request = gated(3, "/gated", kind)
+    with server.client() as client:
+        client.send(request + b"abc" + gated(3) + b"abc")
+        assert client.answer().headers["connection"] == "close"
+        assert client.ended() == b""
+
+
+def test_a_gated_head_request_has_no_body(server: Running) -> None:
+    """HEAD is answered without a body by the gate, too."""
+    with server.client() as client:
+        client.send(b"HEAD /gated HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert client.ended().endswith(b"\r\n\r\n")
+
+
+def test_the_gate_answers_in_turn(server: Running) -> None:
+    """A request behind one that is being worked on is not answered before it."""
+    with server.client() as client:
+        client.send(get("/slow") + gated(0))
+        server.entered()
+        server.release()
+        # The app has no such path: it is asked, since the gate was not.
+        assert [client.answer().status, client.answer().status] == [200, 404]
+
+
+def test_gated_pipelining_is_bounded(server: Running) -> None:
+    """Of a thousand ruled-out requests sent at once, a few are answered; then it ends."""
+    with server.client() as client:
+        client.send(gated(0) * 1000)
+        assert client.ended().count(b" 401 ") == SHORT.pipelined
+
+
+def test_gated_answers_that_nobody_reads_are_bounded(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """A client that sends and never reads is cut off, and its answers take no memory."""
+    with running(new_loop, Limits(unread_seconds=0.5)) as server, server.client() as client:
+        client.send(get()).answer()
+        tracemalloc.start()
+        try:
+            client.send(gated(0, "/gated-large") * 16)
+            client.flood(b"GET /body HTTP/1.1\r\n" + b"x" * MIB, 64 * MIB)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    # One answer is written, and its copy is joined with its head.
+    assert peak < 20 * MIB
+
+
+def test_a_gated_body_is_bounded(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The body of a ruled-out request is dropped, but not for ever."""
+    with running(new_loop, Limits(linger_bytes=MIB)) as server, server.client() as client:
+        client.send(gated(10_000 * MIB)).answer()
+        assert client.flood(b"x" * MIB, 1000 * MIB) < 50 * MIB
+
+
+def test_a_dribbled_gated_body(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """The body of a ruled-out request has little time."""
+    with running(new_loop, Limits(linger_seconds=0.3)) as server, server.client() as client:
+        client.send(gated(1000)).answer()
+        client.dribble(b"x")
+        assert client.ended() == b""
+
+
+# --- turns ----------------------------------------------------------------------------------------
+
+
+def test_everybody_has_a_turn(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Where receiving has no time but for one client, all are answered, pipelined ones in order."""
+    with (
+        running(new_loop, Limits(turn_seconds=1e-9)) as server,
+        contextlib.ExitStack() as opened,
+    ):
+        server.release()
+        clients = [opened.enter_context(server.client()) for _ in range(40)]
+        for client in clients:
+            client.send(post(MOST) + b"x" * (MOST // 2))
+        for client in clients:
+            client.send(b"x" * (MOST // 2) + gated(3) + b"abc" + get("/slow?last"))
+        for client in clients:
+            answers = [client.answer() for _ in range(3)]
+            assert [answer.status for answer in answers][::2] == [200, 200]
+            assert [answer.body for answer in answers][::2] == [b"%d" % MOST, b"last"]
+
+
+def test_a_flood_does_not_hold_up_what_is_being_worked_on() -> None:
+    """While a pass's time is spent, a piece waits in line; what runs already goes on between."""
+    order: list[str] = []
+
+    class Connection:
+        loop = asyncio.new_event_loop()
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def queue_up(self) -> None:
+            order.append(f"{self.name} waits")
+
+        def step_up(self) -> bool:
+            return self.name != "gone"
+
+        def receive(self, data: bytes) -> None:
+            order.append(self.name)
+
+    turns = Turns(1e-9)
+    for name in ("first", "gone", "second", "third"):
+        turns.receive(cast("BoundedProtocol", Connection(name)), b"")
+    assert order == ["first", "gone waits", "second waits", "third waits"]
+    Connection.loop.call_soon(order.append, "work")
+    Connection.loop.call_soon(lambda: Connection.loop.call_soon(order.append, "more work"))
+    for _ in range(5):
+        Connection.loop.run_until_complete(asyncio.sleep(0))
+    Connection.loop.close()
+    assert order[4:] == ["second", "work", "third", "more work"]
+
+
+# --- signals --------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

@@ -2,14 +2,23 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.signing import VerifyKey
 
-from service.signature import BadPublicKey, Refusal, read_public_keys, verify
+from service.signature import (
+    BadPublicKey,
+    Claim,
+    Refusal,
+    read_claim,
+    read_public_keys,
+    verify,
+)
 
 # RFC 8032, section 7.1, test 3, is what the signer below is checked with. The webhook's vector was
 # made once with OpenSSL over `1750000000|{"data":{"event_type":"call.hangup"}}`.
@@ -46,18 +55,17 @@ def check(
     body: bytes = BODY,
     signatures: list[str] | None = None,
     timestamps: list[str] | None = None,
-    keys: object = KEYS,
+    keys: Sequence[VerifyKey] = KEYS,
 ) -> Refusal | None:
     stamps = [str(NOW)] if timestamps is None else timestamps
     given_signatures = [SIGNER.sign(BODY, str(NOW))] if signatures is None else signatures
-    return verify(
-        body,
-        given_signatures,
-        stamps,
-        keys,  # type: ignore[arg-type]
+    claim = read_claim(
+        [given.encode() for given in given_signatures],
+        [stamp.encode() for stamp in stamps],
         now=NOW,
         tolerance_seconds=300,
     )
+    return verify(body, claim, keys) if isinstance(claim, Claim) else claim
 
 
 def test_the_signer_is_ed25519() -> None:

@@ -1,6 +1,7 @@
 """What people see: every number that matters, and nothing that moves their cursor."""
 
 import io
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -377,6 +378,13 @@ def test_a_policy_says_what_will_apply() -> None:
 # --- nothing from outside acts -------------------------------------------------------------------
 
 
+def told_of(text: str, verdict: Verdict) -> Posting[Alert]:
+    """An alert about a call in whose every field stands this text."""
+    call = Call(text, None, None, text, text, text, text, text)
+    decided = Alert(text, call, verdict, Severity.LOW, END_MS)
+    return replace(alert(reason=text, delivery=Delivery.REFUSED), subject=decided)
+
+
 def everything(text: str) -> list[RenderableType]:
     """Every view, with this text wherever text from outside can be."""
     leg = node(text, "0.1", id=text, rate_measured_in=text, rate="1")
@@ -406,6 +414,7 @@ def everything(text: str) -> list[RenderableType]:
         products_view(tree.products, text),
         *session_view(known(found, alerts=(alert(reason=text),)), tree),
         sessions_view([(text, found), (text, None)]),
+        alerts_view([(text, told_of(text, bad)), (text, None)]),
         record_types_view(RecordTypes((one,))),
         *record_type_view(one),
         checks_view([Check(text, Result.OK, text, text)]),
@@ -420,7 +429,13 @@ def test_nothing_from_outside_is_markup() -> None:
     assert text.replace("\n", "").isprintable()
 
 
-@given(st.text(min_size=1, max_size=30))
+# Controls, marks of direction, separators, and what has no character yet.
+COMMANDS = st.text(
+    st.characters(categories=["Cc", "Cf", "Zl", "Zp", "Co", "Cn"]), min_size=1, max_size=10
+)
+
+
+@given(st.text(min_size=1, max_size=30) | COMMANDS)
 def test_no_text_breaks_a_view(text: str) -> None:
     """Whatever text comes, everything is shown, and the terminal obeys none of it."""
     assert shown(*everything(text), width=1000).replace("\n", "").isprintable()

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.printable import json_safe, safe
 from tests.samples import analysis, node
 from tests.workers.trees import Branch, branches, guide, wire
 from workers.analysis import Analysis, decode_analysis, encode_analysis
-from workers.export import COLUMNS, as_csv, as_ndjson, compact, json_safe, pretty, rows, safe
+from workers.export import COLUMNS, as_csv, as_ndjson, compact, pretty, rows
 from workers.products import CALL_SESSION
 from workers.tree import CostTree, build_tree
 
