@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from service import keys
 from service.batch import BatchedScript
+from service.clock import CLOCK
 from service.events import Scheduling
 from service.records import (
     SCHEMA_VERSION,
@@ -79,10 +80,11 @@ return redis.call('HGETALL', KEYS[1])
 """
 
 _RECORD: Final = (
-    _PLACE
+    CLOCK
+    + _PLACE
     + """
 local key, ended, due, index = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local id, field, event, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local id, field, event, now = ARGV[1], ARGV[2], ARGV[3], clock(ARGV[4])
 local end_at, cost_at, pulls, version = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], ARGV[8]
 if redis.call('HSETNX', key, field, event) == 0 then return 'duplicate' end
 local s = read(key)
@@ -108,7 +110,7 @@ if not open then
     redis.call('PERSIST', key)
     redis.call('HDEL', key, 'reason', 'failures')
   else
-    set('at', ARGV[4])
+    set('at', string.format('%.0f', now))
     set('v', version)
   end
 end
@@ -251,8 +253,11 @@ class Store:
         self._fail = redis.register_script(_FAIL)
         self._deliver = redis.register_script(_DELIVER)
 
-    async def record(self, scheduling: Scheduling, *, now_ms: int) -> Recorded:
-        """Keep the event, mark it as seen and make its session due: one step, one round trip."""
+    async def record(self, scheduling: Scheduling, *, now_ms: int | None = None) -> Recorded:
+        """Keep the event, mark it as seen and make its session due: one step, one round trip.
+
+        Without `now_ms` it is Redis' time, by which what is due is claimed.
+        """
         event = scheduling.event
         reported = event.reported is not None
         outcome = await self._record(
@@ -261,7 +266,7 @@ class Store:
                 scheduling.session_id,
                 _EVENT + scheduling.key,
                 encode(event),
-                now_ms,
+                "" if now_ms is None else now_ms,
                 event.at_ms if event.ends else "",
                 event.at_ms if reported or not event.ends else "",
                 "1" if scheduling.pulls else "",

@@ -80,7 +80,7 @@ class Webhook:
         match reading:
             case Scheduling():
                 self.metrics.count_kind(reading.event.kind)
-                return await self._schedule(reading, received_ms)
+                return await self._schedule(reading)
             case Ignored(kind, reason):
                 self.metrics.count_kind(kind)
                 _log.info("webhook ignored", kind=kind, reason=reason)
@@ -91,7 +91,7 @@ class Webhook:
             case _:
                 return self._done("unsupported_type", 415, {"error": "send JSON or a form"})
 
-    async def _schedule(self, scheduling: Scheduling, received_ms: int) -> Response:
+    async def _schedule(self, scheduling: Scheduling) -> Response:
         known = {
             "session_id": scheduling.session_id,
             "event_id": scheduling.key,
@@ -100,7 +100,7 @@ class Webhook:
         begun = time.perf_counter()
         try:
             async with asyncio.timeout(_STORE_SECONDS):
-                recorded = await self.store.record(scheduling, now_ms=received_ms)
+                recorded = await self.store.record(scheduling)
         except (RedisError, OSError, TimeoutError) as error:
             self.metrics.redis_errors.inc()
             _log.warning("webhook not kept", error=type(error).__name__, **known)

@@ -33,6 +33,7 @@ from service.queue import Claim, alert_line, session_line
 from service.settings import WorkerSettings
 from service.store import Store
 from workers.analyze import Analyst
+from workers.clock import RedisClock
 from workers.decide import Rules
 from workers.feed import Feeder
 from workers.metrics import WorkerMetrics
@@ -59,11 +60,6 @@ _REDIS_SECONDS: Final = 5.0
 _CANCEL_SECONDS: Final = 0.2
 
 _log = get_logger()
-
-
-def now_ms() -> int:
-    """The clock: milliseconds since 1970."""
-    return int(time.time() * 1000)
 
 
 class LeasedWorker(Worker):
@@ -98,6 +94,7 @@ class WorkerProcess:
 
     settings: WorkerSettings
     arq: ArqRedis
+    clock: RedisClock
     store: Store
     gate: Gate
     """What may be asked of Session Analysis."""
@@ -134,8 +131,8 @@ class WorkerProcess:
     def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
         return {
             "arq": self._run_arq,
-            "feed sessions": lambda: self.sessions.run(lambda: self.queue_name),
-            "feed alerts": lambda: self.alerts.run(lambda: self.queue_name),
+            "feed sessions": lambda: self._feed(self.sessions),
+            "feed alerts": lambda: self._feed(self.alerts),
             "hold sessions": self.sessions.beat,
             "hold alerts": self.alerts.beat,
             "watch": self._watch,
@@ -152,6 +149,11 @@ class WorkerProcess:
             except Exception as error:  # noqa: BLE001 - it must go on, whatever it was
                 _log.error("loop failed", loop=name, exc_info=error)
             await asyncio.sleep(_RESTART_SECONDS)
+
+    async def _feed(self, feeder: Feeder) -> None:
+        # Nothing is begun at a time that may be wrong.
+        await self.clock.adjust()
+        await feeder.run(lambda: self.queue_name)
 
     async def _run_arq(self) -> None:
         if self._incarnation:
@@ -227,7 +229,8 @@ class WorkerProcess:
     async def _watch(self) -> None:
         """Gauges of what is due, and the end of what the retention has ended."""
         for turn in range(1 << 62):
-            now = now_ms()
+            await self.clock.adjust()
+            now = self.clock.now_ms()
             for name, feeder in (("sessions", self.sessions), ("alerts", self.alerts)):
                 depth = await feeder.line.depth(now_ms=now, delay_ms=feeder.delay_ms)
                 self.metrics.pending.labels(name).set(depth.pending)
@@ -331,17 +334,19 @@ def _assemble(
 ) -> WorkerProcess:
     worker_id = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
     store = Store(arq, retention_ms=settings.retention_ms)
+    clock = RedisClock(arq)
     schedule = Schedule.of_seconds(settings.ages)
     rules = Rules(schedule, policy, mask_numbers=settings.mask_numbers)
 
     def on_claim(claim: Claim) -> None:
-        metrics.dwell.observe(max(0, now_ms() - claim.due_ms) / 1000)
+        metrics.dwell.observe(max(0, clock.now_ms() - claim.due_ms) / 1000)
         if claim.taken_over:
             metrics.takeovers.inc()
 
     return WorkerProcess(
         settings=settings,
         arq=arq,
+        clock=clock,
         store=store,
         gate=gates.of("analysis"),
         sessions=Feeder(
@@ -355,8 +360,8 @@ def _assemble(
             on_claim=on_claim,
         ),
         alerts=Feeder(alert_line(arq), POST, arq, _POSTS_AT_ONCE, worker_id, json.encode),
-        analyst=Analyst(store, telnyx, rules, metrics, now_ms),
-        poster=Poster(store, slack, metrics, now_ms),
+        analyst=Analyst(store, telnyx, rules, metrics, clock.now_ms),
+        poster=Poster(store, slack, metrics, clock.now_ms),
         metrics=metrics,
         registry=registry,
         health=Health(redis_check(arq)),
