@@ -85,7 +85,17 @@ class LeasedWorker(Worker):
             task.add_done_callback(lambda _: self._release_sem_dec_counter_on_complete())
             self.tasks[id.decode()] = task
             self.all_tasks.add(task)
-            task.add_done_callback(self.all_tasks.discard)
+            task.add_done_callback(self._over)
+
+    def _over(self, task: "asyncio.Task[None]") -> None:
+        """Look at what ended a job: arq's own bookkeeping may fail with Redis.
+
+        The main loop, if it lives, dies of that; if it is dead, nobody else would look, which
+        asyncio reports as an error.
+        """
+        self.all_tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
 
 
 @dataclass(slots=True)
@@ -263,10 +273,13 @@ class WorkerProcess:
             self._worker.allow_pick_jobs = False
         # A claim that is under way when feeding is cancelled is a lease that ends by itself.
         await _cancelled(task for task in self._background if task.get_name().startswith("feed"))
-        with contextlib.suppress(TimeoutError, RedisError, OSError):
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.grace_seconds):
                 for feeder in feeders:
-                    await feeder.release_unstarted()
+                    # Without Redis these leases end by themselves. What is begun is finished all
+                    # the same: a post that is cut off would be told twice.
+                    with contextlib.suppress(RedisError, OSError):
+                        await feeder.release_unstarted()
                 for feeder in feeders:
                     await feeder.until_idle()
         # What is still at work is cancelled, which gives its lease back.
