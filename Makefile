@@ -10,7 +10,7 @@ ARGS ?=
 # An empty environment but for what is needed: a developer's settings must not decide a test.
 CLEAN := env -u REDIS_URL -u TELNYX_API_KEY -u TELNYX_PUBLIC_KEY -u SLACK_WEBHOOK_URL
 
-.PHONY: setup demo run test bench fuzz lint types imports pytest format lock docs clean help
+.PHONY: setup demo run test bench chaos fuzz lint types imports pytest format lock docs clean help
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -56,6 +56,9 @@ bench: $(VENV)/.dev ## The benchmarks, as a table with ratios
 
 fuzz: $(VENV)/.dev ## Some 200,000 made-up requests and conversations for the public port
 	$(CLEAN) HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz $(ARGS)
+
+chaos: $(VENV)/.dev ## Two minutes of every fault at once, and an accounting (ARGS="--minutes 20 --seed N")
+	@$(CLEAN) $(BIN)/python -m tests.chaos $(ARGS)
 
 format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .

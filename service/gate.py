@@ -22,8 +22,9 @@ from service.clock import CLOCK
 
 # Telnyx tells the end of a window in whole seconds, and does not say how it rounds.
 _SECOND_MS: Final = 1000
-# As long as a question may be under way: one that is never answered must not block the next probe.
-_PROBE_MS: Final = 60_000
+# As long as a lease: the probe of a worker that died must not block the next one for longer. A slow
+# answer may come after that, and meet a second probe: it is the first of the two that counts.
+_PROBE_MS: Final = 20_000
 # Between two probes: doubled after each that failed.
 _FIRST_PAUSE_MS: Final = 5_000
 _LONGEST_PAUSE_MS: Final = 60_000

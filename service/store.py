@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from service import keys
 from service.batch import BatchedScript
+from service.clock import CLOCK
 from service.dead import LISTING, OF_THE_DEAD, DeadLetter, DeadLetters
 from service.events import LISTED, Scheduling
 from service.outbox import (
@@ -117,7 +118,8 @@ end
 """
 
 _RECORD: Final = (
-    _PLACE
+    CLOCK
+    + _PLACE
     + LISTING
     + f"""
 local most = {_PIECE_BYTES}
@@ -129,7 +131,7 @@ end
     + _NO_NEWS
     + """
 local key, ended, due, index, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local id, field, event, now = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local id, field, event, now = ARGV[1], ARGV[2], ARGV[3], clock(ARGV[4])
 local end_at, cost_at, pulls, version = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], ARGV[8]
 if ARGV[9] == '1' and no_news(key, end_at) then return 'known' end
 if redis.call('HSETNX', key, field, event:sub(1, most)) == 0 then return 'duplicate' end
@@ -159,7 +161,7 @@ if not open then
     redis.call('PERSIST', key)
     forget_death(dead, key, id)
   else
-    set('at', ARGV[4])
+    set('at', string.format('%.0f', now))
     set('v', version)
   end
 end
@@ -325,9 +327,11 @@ class Store:
         self._trim_page = redis.register_script(_TRIM)
 
     async def record(
-        self, scheduling: Scheduling, *, now_ms: int, unless_told: bool = False
+        self, scheduling: Scheduling, *, now_ms: int | None = None, unless_told: bool = False
     ) -> Recorded:
         """Keep the event, mark it as seen and make its session due: one step, one round trip.
+
+        Without `now_ms` it is Redis' time, by which what is due is claimed.
 
         With `unless_told` a session that webhooks told of is left as it is, and so is one that has
         come to its end, unless this is a later one.
@@ -346,7 +350,7 @@ class Store:
                 scheduling.session_id,
                 _EVENT + scheduling.key.encode(),
                 encode_event(event),
-                now_ms,
+                "" if now_ms is None else now_ms,
                 event.at_ms if event.ends else "",
                 event.at_ms if reported or not event.ends else "",
                 "1" if scheduling.pulls else "",

@@ -145,7 +145,7 @@ class Webhook:
         match reading:
             case Scheduling():
                 self._metrics.count_kind(reading.event.kind)
-                return await self._schedule(reading, received_ms)
+                return await self._schedule(reading)
             case Ignored(kind, reason):
                 self._metrics.count_kind(kind)
                 _log.info("webhook ignored", kind=kind, reason=reason)
@@ -157,7 +157,7 @@ class Webhook:
             case _:
                 return self._done("unsupported_type", UNSUPPORTED_TYPE)
 
-    async def _schedule(self, scheduling: Scheduling, received_ms: int) -> Answer:
+    async def _schedule(self, scheduling: Scheduling) -> Answer:
         known = {
             "session_id": scheduling.session_id,
             "event_id": scheduling.key,
@@ -166,7 +166,7 @@ class Webhook:
         begun = time.perf_counter()
         try:
             async with asyncio.timeout(_STORE_SECONDS):
-                recorded = await self._store.record(scheduling, now_ms=received_ms)
+                recorded = await self._store.record(scheduling)
         except (RedisError, OSError, TimeoutError) as error:
             self._metrics.redis_errors.inc()
             _log.warning("webhook not kept", error=redis_fault(error), **known)

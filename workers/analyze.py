@@ -66,8 +66,12 @@ class Analyst:
         session = await self.store.take(claim.id, claim.token)
         if session is None:
             return "lost"
+        asked_ms = self.now_ms()
         attempt = await self._ask(session)
-        conclusion = decide(session, attempt, self.rules, now_ms=self.now_ms())
+        # An answer is as old as its question: whatever took long since then, a Redis that was away
+        # for one, must not make an early look the last one. A wait begins now.
+        at_ms = self.now_ms() if isinstance(attempt, Held) else asked_ms
+        conclusion = decide(session, attempt, self.rules, now_ms=at_ms)
         concluded = await self.store.conclude(
             session, claim.token, conclusion, now_ms=self.now_ms()
         )

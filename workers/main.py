@@ -35,6 +35,7 @@ from service.records import Delivery, Severity
 from service.settings import WorkerSettings
 from service.store import Store
 from workers.analyze import Analyst
+from workers.clock import RedisClock
 from workers.decide import Rules
 from workers.feed import Feeder
 from workers.housekeeping import Housekeeping
@@ -67,11 +68,6 @@ _SEVERITIES: Final = frozenset(Severity)
 _log = get_logger()
 
 
-def now_ms() -> int:
-    """The clock: milliseconds since 1970."""
-    return int(time.time() * 1000)
-
-
 class LeasedWorker(Worker):
     """arq's worker on a queue of its own: starting a job needs no agreement with other workers.
 
@@ -95,7 +91,17 @@ class LeasedWorker(Worker):
             task.add_done_callback(lambda _: self._release_sem_dec_counter_on_complete())
             self.tasks[id.decode()] = task
             self.all_tasks.add(task)
-            task.add_done_callback(self.all_tasks.discard)
+            task.add_done_callback(self._over)
+
+    def _over(self, task: "asyncio.Task[None]") -> None:
+        """Look at what ended a job: arq's own bookkeeping may fail with Redis.
+
+        The main loop, if it lives, dies of that; if it is dead, nobody else would look, which
+        asyncio reports as an error.
+        """
+        self.all_tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
 
 
 @dataclass(slots=True)
@@ -104,6 +110,7 @@ class WorkerProcess:
 
     settings: WorkerSettings
     arq: ArqRedis
+    clock: RedisClock
     store: Store
     gate: Gate
     """What may be asked of Session Analysis."""
@@ -144,8 +151,8 @@ class WorkerProcess:
     def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
         return {
             "arq": self._run_arq,
-            "feed sessions": lambda: self.sessions.run(lambda: self.queue_name),
-            "feed alerts": lambda: self.alerts.run(lambda: self.queue_name),
+            "feed sessions": lambda: self._feed(self.sessions),
+            "feed alerts": lambda: self._feed(self.alerts),
             "hold sessions": self.sessions.beat,
             "hold alerts": self.alerts.beat,
             "watch": self._watch,
@@ -163,6 +170,11 @@ class WorkerProcess:
             except Exception as error:  # noqa: BLE001 - it must go on, whatever it was
                 _log.error("loop failed", loop=name, exc_info=error)
             await asyncio.sleep(_RESTART_SECONDS)
+
+    async def _feed(self, feeder: Feeder) -> None:
+        # Nothing is begun at a time that may be wrong.
+        await self.clock.adjust()
+        await feeder.run(lambda: self.queue_name)
 
     async def _run_arq(self) -> None:
         # First the new queue, then what went to the old one is given back: a claim that is under
@@ -239,7 +251,8 @@ class WorkerProcess:
     async def _watch(self) -> None:
         """Gauges of what is due, and housekeeping."""
         while True:
-            now = now_ms()
+            await self.clock.adjust()
+            now = self.clock.now_ms()
             for name, feeder in (("sessions", self.sessions), ("alerts", self.alerts)):
                 depth = await feeder.line.depth(now_ms=now, delay_ms=feeder.delay_ms)
                 self.metrics.pending.labels(name).set(depth.pending)
@@ -277,10 +290,13 @@ class WorkerProcess:
         # search goes on at its page, here or elsewhere.
         begins = ("feed", "reconcile")
         await _cancelled(task for task in self._background if task.get_name().startswith(begins))
-        with contextlib.suppress(TimeoutError, RedisError, OSError):
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.grace_seconds):
                 for feeder in feeders:
-                    await feeder.release_unstarted()
+                    # Without Redis these leases end by themselves. What is begun is finished all
+                    # the same: a post that is cut off would be told twice.
+                    with contextlib.suppress(RedisError, OSError):
+                        await feeder.release_unstarted()
                 for feeder in feeders:
                     await feeder.until_idle()
         # What is still at work is cancelled, which gives its lease back.
@@ -356,6 +372,7 @@ def _assemble(
 ) -> WorkerProcess:
     worker_id = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
     store = Store(arq, retention_ms=settings.retention_ms, replicas=settings.redis_replicas)
+    clock = RedisClock(arq)
     schedule = Schedule.of_seconds(settings.ages)
     rules = Rules(schedule, policy, mask_numbers=settings.mask_numbers)
 
@@ -364,7 +381,7 @@ def _assemble(
             metrics.takeovers.inc()
 
     def on_claim(claim: Claim) -> None:
-        metrics.dwell.observe(max(0, now_ms() - claim.due_ms) / 1000)
+        metrics.dwell.observe(max(0, clock.now_ms() - claim.due_ms) / 1000)
         on_takeover(claim)
 
     outbox = Outbox(
@@ -378,6 +395,7 @@ def _assemble(
     return WorkerProcess(
         settings=settings,
         arq=arq,
+        clock=clock,
         store=store,
         gate=gates.of("analysis"),
         sessions=Feeder(
@@ -393,11 +411,11 @@ def _assemble(
         alerts=Feeder(
             outbox, POST, arq, _POSTS_AT_ONCE, worker_id, json.encode, on_claim=on_takeover
         ),
-        analyst=Analyst(store, telnyx, rules, metrics, now_ms),
+        analyst=Analyst(store, telnyx, rules, metrics, clock.now_ms),
         outbox=outbox,
-        poster=Poster(outbox, slack, metrics, now_ms),
+        poster=Poster(outbox, slack, metrics, clock.now_ms),
         housekeeping=Housekeeping(store, arq, metrics),
-        rounds=_rounds(settings, arq, telnyx, store, metrics, worker_id),
+        rounds=_rounds(settings, arq, telnyx, store, metrics, worker_id, clock),
         metrics=metrics,
         registry=registry,
         health=Health(redis_check(arq, replicas=settings.redis_replicas)),
@@ -420,15 +438,16 @@ def _rounds(
     store: Store,
     metrics: WorkerMetrics,
     worker_id: str,
+    clock: RedisClock,
 ) -> Rounds | None:
     if not settings.reconcile_minutes:
         return None
     reconciler = Reconciler(
         telnyx,
-        Recording(store, now_ms),
-        now_ms,
+        Recording(store, clock.now_ms),
+        clock.now_ms,
         retention_ms=settings.retention_ms,
         masked=settings.mask_numbers,
     )
     interval_ms = settings.reconcile_minutes * 60_000
-    return Rounds(Ledger(arq, who=worker_id), reconciler, metrics, interval_ms, now_ms)
+    return Rounds(Ledger(arq, who=worker_id), reconciler, metrics, interval_ms, clock.now_ms)

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.queue import Claim
 from service.records import Delivery, State
 from service.settings import WorkerSettings
 from tests.flow.stage import Outside, Stage, half_a_webhook, hangups, now, open_outside, open_stage
@@ -318,6 +319,23 @@ async def test_a_post_in_flight_is_finished_at_the_end(outside: Outside) -> None
         stage.worker.send_signal(signal.SIGTERM)
         assert await _exit_code(stage.worker) == 0
         assert [posting.delivery for posting in await stage.postings(call)] == [Delivery.POSTED]
+
+
+async def test_a_worker_without_redis_gives_its_work_the_grace(outside: Outside) -> None:
+    """Without Redis what is not begun cannot be given back; what is begun has its grace anyway."""
+    environ = {
+        "REDIS_URL": _NO_REDIS,
+        "TELNYX_API_URL": outside.world.telnyx_url,
+        "TELNYX_API_KEY": outside.world.api_key,
+        "TOLLWATCH_GRACE_SECONDS": "1",
+    }
+    async with create_worker(WorkerSettings.load(environ), Policy()) as worker:
+        worker.sessions._held["not begun"] = worker.alerts._held["begun"] = "token"
+        claim = Claim("begun", "token", 0, taken_over=False)
+        async with worker.alerts.working_on(claim):
+            told = time.monotonic()
+            await worker._wind_down()
+    assert time.monotonic() - told >= 1
 
 
 async def test_an_attempt_that_outlasts_the_grace_is_handed_on(outside: Outside) -> None:

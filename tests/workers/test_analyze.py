@@ -119,6 +119,21 @@ async def test_no_cost_until_the_last_age_is_said(scene: Any) -> None:
     assert await stage.state() is State.UNAVAILABLE
 
 
+async def test_an_answer_is_as_old_as_its_question(scene: Any) -> None:
+    """What was asked before the last age is no final word, however late its answer is decided."""
+    stage = scene(cost())
+    answer = stage.analyst.telnyx.analysis
+
+    async def slow(*args: Any, **kwargs: Any) -> Meaning:
+        stage.now_ms = END_MS + 1_900_000
+        meaning: Meaning = await answer(*args, **kwargs)
+        return meaning
+
+    stage.analyst.telnyx.analysis = slow
+    assert await stage.attempt(300) == "waiting"
+    assert await stage.state() is State.OPEN
+
+
 async def test_the_date_is_left_out_from_the_second_age_on(scene: Any) -> None:
     """At the first age only the call's day is asked for, later also without one."""
     stage = scene(NotReady(404, "unknown"))
