@@ -26,7 +26,7 @@ from workers.telnyx import TelnyxClient
 from workers.tree import build_tree
 
 _TRANSIENT_SECONDS: Final = (5, 300)
-_REFUSED_SECONDS: Final = (60, 900)
+_REFUSED_SECONDS: Final = (5, 900)
 _COMPLETION_SECONDS: Final = 60.0
 # Well below the forty a minute that Telnyx was seen to allow: other sessions want to ask too.
 _MOST_QUESTIONS: Final = 20

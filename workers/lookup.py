@@ -32,7 +32,8 @@ from service.store import Posting, Store
 from workers.analysis import Unreadable, decode_analysis, encode_analysis
 
 _REDIS_SECONDS: Final = 5.0
-_CONNECTIONS: Final = 4
+# A page of Telnyx's lists may be looked up at once; they are only made when they are needed.
+_CONNECTIONS: Final = 300
 _UNREADABLE: Final = (msgspec.MsgspecError, ValueError, zlib.error)
 
 

@@ -357,7 +357,7 @@ async def open_stage(
 @asynccontextmanager
 async def _patient(redis_url: str) -> AsyncIterator[Redis]:
     """A client of the tests' own, for servers that they restart, too."""
-    pool = redis_pool(redis_url, connections=20, timeout_seconds=5)
+    pool = redis_pool(redis_url, connections=5000, timeout_seconds=5)
     pool.connection_kwargs["retry"] = Retry(ConstantBackoff(0.05), 20)
     async with Redis(connection_pool=pool) as redis:
         yield redis

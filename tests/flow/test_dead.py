@@ -89,7 +89,7 @@ async def test_the_answer_is_kept_without_people_in_it(poisoned: Poisoned) -> No
     call, stage = poisoned.call, poisoned.stage
     text = await stage.tollwatch("dead", "show", call.session_id, "--raw")
     (answer, *_) = json.loads(text)
-    assert answer["asked"] == f"call-session/{call.session_id}"
+    assert answer["asked"] == f"session_analysis/call-session/{call.session_id}"
     assert answer["body"]["root"]["id"] == call.session_id
     assert answer["body"]["cost"]["total"]
     parties = [party.lstrip("+") for leg in call.legs for party in (leg.from_, leg.to)]

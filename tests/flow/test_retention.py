@@ -148,6 +148,7 @@ async def test_after_the_retention_only_open_work_is_left(keyspace: Keyspace) ->
     names = {name.decode() async for name in redis.scan_iter()}
     assert names == {
         *(keys.session_key(id) for id in left),
+        keys.SLACK,
         keys.SESSIONS,
         keys.ENDED,
         keys.DUE,

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 _KEEP_ALIVE_SECONDS = 75
+_LATE_TURNS = 5
 
 
 class LoopbackServer:
@@ -77,8 +78,11 @@ class LoopbackServer:
             listener.close()
         assert self._socket is not None
         self._socket.close()
-        for connection in list(server.server_state.connections):
-            connection.transport.abort()
+        # One that was just being accepted shows up a turn of the loop later.
+        for _ in range(_LATE_TURNS):
+            for connection in list(server.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
         tasks = list(server.server_state.tasks)
         for task in tasks:
             task.cancel()
