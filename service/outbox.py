@@ -176,6 +176,7 @@ local function summary()
   while #found < most do
     local ids = redis.call('ZRANGE', outbox, start, start + scanned - 1)
     if #ids == 0 then break end
+    local taken = {}
     for _, id in ipairs(ids) do
       if #found == most then break end
       local there = kind(id) ~= 'alert'
@@ -184,10 +185,11 @@ local function summary()
         found[#found + 1] = id
         rank = math.max(rank, item.rank)
         oldest = math.min(oldest, item.at)
-        redis.call('ZREM', outbox, id)
+        taken[#taken + 1] = id
       end
       if there then start = start + 1 end
     end
+    if #taken > 0 then redis.call('ZREM', outbox, unpack(taken)) end
   end
   if #found > 0 and not plenty then why[1] = 'cap' end
   local late = {}
@@ -293,12 +295,12 @@ if fate ~= 'kept' then
 end
 
 local worst = {}
-local function close(id, fate)
+local function close(id, fate, is_member)
   local key = items .. id
   local f = redis.call('HMGET', key, 'delivery', 'cause', 'rank')
   if f[1] ~= 'waiting' and f[1] ~= 'folded' then return false end
   redis.call('HSET', key, 'delivery', fate, 'reason', reason, 'changed', text(now))
-  redis.call('HINCRBY', key, 'tries', 1)
+  if not is_member then redis.call('HINCRBY', key, 'tries', 1) end
   redis.call('PEXPIRE', key, ttl)
   if f[2] and f[2] ~= '' then
     worst[f[2]] = math.max(worst[f[2]] or 0, tonumber(f[3] or 1))
@@ -312,7 +314,7 @@ local count = 1
 if redis.call('EXISTS', members .. id) == 1 then
   count = 0
   for _, member in ipairs(redis.call('LRANGE', members .. id, 0, -1)) do
-    if close(member, posted and 'summarized' or fate) then count = count + 1 end
+    if close(member, posted and 'summarized' or fate, true) then count = count + 1 end
   end
   redis.call('PEXPIRE', members .. id, ttl)
 end
