@@ -28,7 +28,6 @@ from service.records import (
     decode_notice,
     read_summary,
 )
-from service.replicas import ReplicatedScript
 
 MOST_IN_SUMMARY: Final = 5000
 """What one script can freeze, and later mark as told, without holding Redis up."""
@@ -56,7 +55,7 @@ _TOKEN: Final = 3_600_000
 #
 # An item is a hash below tollwatch:alert: with `rank`, `place` (its score in the outbox), `at`, and
 # `cause` if it is an alert. The end of its id says what it is: a severity, notice or summary.
-_CLOCK: Final = (
+_TEXT: Final = (
     CLOCK
     + """
 local function text(number) return string.format('%.0f', number) end
@@ -74,7 +73,7 @@ end
 """
 
 _CLAIM: Final = (
-    _CLOCK
+    _TEXT
     + _LEAVE
     + """
 local channel, outbox, folded, aside, index = unpack(KEYS)
@@ -242,7 +241,7 @@ return {folds, id, at, taken_over}
 )
 
 _EXTEND: Final = (
-    _CLOCK
+    _TEXT
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] then return 0 end
 redis.call('HSET', KEYS[1], 'until', text(clock(ARGV[1]) + ARGV[3]))
@@ -252,7 +251,7 @@ return 1
 
 # What has begun may have reached Slack, and is not free for others until it is known whether.
 _RELEASE: Final = (
-    _CLOCK
+    _TEXT
     + _LEAVE
     + """
 local s = redis.call('HMGET', KEYS[1], 'token', 'begun')
@@ -272,7 +271,7 @@ return {s[2] or '0', redis.call('HGETALL', KEYS[2])}
 
 # Needs no lease where Slack has taken the message: that is so, whoever may hold the lease by now.
 _CLOSE: Final = (
-    _CLOCK
+    _TEXT
     + _LEAVE
     + """
 local channel, outbox, folded, aside = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -331,7 +330,7 @@ return count
 )
 
 _PUT_OFF: Final = (
-    _CLOCK
+    _TEXT
     + _LEAVE
     + """
 local channel, outbox, folded, aside = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -422,16 +421,12 @@ class Outbox:
         *,
         retention_ms: int,
         flood: Flood,
-        replicas: int = 0,
         head_start_seconds: float = HEAD_START_SECONDS,
         on_fold: Callable[[int], None] = lambda _: None,
         now_ms: Callable[[], int | None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_fold` hears how many alerts a cool-down has just held back.
-
-        That Slack was told is noted on so many `replicas`, where they are there.
-        """
+        """`on_fold` hears how many alerts a cool-down has just held back."""
         self._redis = redis
         self._retention_ms = retention_ms
         self._flood = flood
@@ -444,8 +439,7 @@ class Outbox:
         self._extend = redis.register_script(_EXTEND)
         self._release = redis.register_script(_RELEASE)
         self._begin = redis.register_script(_BEGIN)
-        # A failover must not forget, if it can be helped, that Slack was told.
-        self._close = ReplicatedScript(redis, _CLOSE, replicas=replicas, best_effort=True)
+        self._close = redis.register_script(_CLOSE)
         self._put_off = redis.register_script(_PUT_OFF)
 
     async def claim(
