@@ -125,12 +125,11 @@ local function cooling(cause)
   end
   return known[cause][1], known[cause][2]
 end
--- The item, unless it is to be told no more, or was folded just now.
+-- The item, unless it is gone or was folded just now.
 local function open(id)
   local key = items .. id
   local f = redis.call('HMGET', key, 'rank', 'cause', 'at', 'delivery')
-  -- Gone; or a late note came, after it had been put back here.
-  if f[4] ~= 'waiting' and f[4] ~= 'folded' then
+  if not f[4] then
     redis.call('ZREM', outbox, id)
     return nil
   end
