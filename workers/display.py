@@ -211,7 +211,7 @@ def _judgement(verdict: Verdict) -> Text:
 def _reason(reason: Reason) -> Text:
     grade = reason.severity or "no alert"
     line = said(f"  {grade:<9}", COLOURS[reason.severity] if reason.severity else _QUIET)
-    return line.append_text(said(f"{reason.text}  ")).append(reason.code, _QUIET)
+    return line.append_text(said(f"{reason.text}  ")).append(safe(reason.code), _QUIET)
 
 
 # --- sessions ------------------------------------------------------------------------------------

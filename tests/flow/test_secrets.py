@@ -197,7 +197,6 @@ def test_bad_settings_are_not_repeated(module: str, tmp_path: Path) -> None:
 # --- the command line -----------------------------------------------------------------------------
 
 _COMMANDS: Final = (
-    ("check", "--slack"),
     ("show", "no-such-session"),
     ("sessions",),
     ("alerts",),
@@ -206,30 +205,51 @@ _COMMANDS: Final = (
 )
 
 
-@pytest.mark.parametrize("command", _COMMANDS, ids=" ".join)
-async def test_commands_tell_no_secret(guarded: Guarded, command: tuple[str, ...]) -> None:
-    """However a command fails, neither its output nor its line in the process list has a secret."""
-    closed = f"http://127.0.0.1:{free_port()}"
-    good = {
+def good(guarded: Guarded) -> dict[str, str]:
+    """Settings with which everything works."""
+    return {
         "REDIS_URL": guarded.redis_url(),
         "TELNYX_API_KEY": API_KEY,
         "TELNYX_API_URL": guarded.world.telnyx_url,
         "SLACK_WEBHOOK_URL": guarded.world.slack_url,
         "TELNYX_PUBLIC_KEY": _PUBLIC_KEY,
     }
-    environs: tuple[Mapping[str, str], ...] = (
-        good,
-        {**good, "REDIS_URL": url_with(guarded.valkey, WRONG_PASSWORD)},
-        {**good, "TELNYX_API_KEY": f"{API_KEY}SECRET", "SLACK_WEBHOOK_URL": closed + SLACK_PATH},
-        {**good, "TELNYX_API_URL": f"{closed}/v2", "REDIS_URL": f"redis://:{PASSWORD}@x"},
-        dict.fromkeys(good, f"{PASSWORD} {API_KEY}"),
-    )
-    for environ in environs:
-        process = Process("tollwatch", [_TOLLWATCH, *command], environ)
-        process.start()
-        assert leaks(command_line(process)) == []
-        assert await asyncio.to_thread(process.wait, 60) in {0, 1, 2}
-        assert leaks("\n".join(process.lines)) == []
+
+
+def bad(guarded: Guarded) -> dict[str, dict[str, str]]:
+    """Settings with which it does not, by what is wrong."""
+    closed = f"http://127.0.0.1:{free_port()}"
+    return {
+        "password": {"REDIS_URL": url_with(guarded.valkey, WRONG_PASSWORD)},
+        "refused": {
+            "TELNYX_API_KEY": f"{API_KEY}SECRET",
+            "SLACK_WEBHOOK_URL": closed + SLACK_PATH,
+        },
+        "unreachable": {"TELNYX_API_URL": f"{closed}/v2", "REDIS_URL": f"redis://:{PASSWORD}@x"},
+        "malformed": dict.fromkeys(good(guarded), f"{PASSWORD} {API_KEY}"),
+    }
+
+
+@pytest.mark.parametrize("trouble", ["password", "refused", "unreachable", "malformed", "none"])
+async def test_a_check_tells_no_secret(guarded: Guarded, trouble: str) -> None:
+    """However the check fails, neither its output nor its place in the process list has one."""
+    await look_at_command(("check", "--slack"), good(guarded) | bad(guarded).get(trouble, {}))
+
+
+@pytest.mark.parametrize("command", _COMMANDS, ids=" ".join)
+async def test_commands_tell_no_secret(guarded: Guarded, command: tuple[str, ...]) -> None:
+    """Nor has any other command's, where Redis' password and Telnyx's key are wrong."""
+    wrong = bad(guarded)
+    await look_at_command(command, good(guarded) | wrong["refused"] | wrong["password"])
+
+
+async def look_at_command(command: tuple[str, ...], environ: Mapping[str, str]) -> None:
+    process = Process("tollwatch", [_TOLLWATCH, *command], environ)
+    process.start()
+    assert leaks(command_line(process)) == []
+    assert await asyncio.to_thread(process.wait, 60) in {0, 1, 2}
+    assert process.lines
+    assert leaks("\n".join(process.lines)) == []
 
 
 # --- what an object says of itself ----------------------------------------------------------------

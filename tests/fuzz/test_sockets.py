@@ -17,6 +17,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from tests.fuzz.strategies import CONVERSATIONS, PATH, STRANGER, Conversation
 from tests.world.flood import request
@@ -43,6 +44,8 @@ ALLOWED: Final = {
 NO_SHRINKING: Final = (Phase.explicit, Phase.generate)
 NOT_BELIEVED: Final = b'{"error":"not a valid signature"}'
 AT_ONCE: Final = 25
+MOST_SERIES: Final = 500
+LABELS: Final = frozenset({"outcome", "kind", "reason", "status", "le", "process", "version"})
 HEARD_SECONDS: Final = 0.04
 MIB: Final = 1 << 20
 _ANSWER: Final = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Z]")
@@ -187,7 +190,28 @@ def look_at_log(lines: list[str]) -> None:
 
 
 def look_at_metrics(server: Server) -> None:
-    """However many kinds of event came, there are few series."""
+    """No label has more values than were meant, and none is long."""
+    samples = scrape(server)
+    assert len(samples) < MOST_SERIES
+    labels = {(name, value) for sample in samples for name, value in sample.labels.items()}
+    assert max(len(value) for _, value in labels) <= 100
+    assert {name for name, _ in labels} == LABELS
+
+
+def scrape(server: Server) -> list[Sample]:
     text = httpx.get(f"{server.admin_url}/metrics", trust_env=False).text
-    series = [s for family in text_string_to_metric_families(text) for s in family.samples]
-    assert len(series) < 500
+    return [s for family in text_string_to_metric_families(text) for s in family.samples]
+
+
+def test_metrics_stay_few(server: Server) -> None:
+    """However many types of event a signed sender makes up, few of them get a name."""
+    url = f"{server.url}{PATH}"
+    with httpx.Client(trust_env=False) as client:
+        for number in range(300):
+            body = b'{"data":{"event_type":"made.up.%d"}}' % number
+            headers = TELNYX.headers(body, at=time.time()) | {"content-type": "application/json"}
+            assert client.post(url, content=body, headers=headers).status_code == 200
+    kinds = [s for s in scrape(server) if s.name == "tollwatch_events_total"]
+    assert len(kinds) <= 121
+    assert max(s.value for s in kinds if s.labels["kind"] == "other") >= 170
+    look_at_metrics(server)

@@ -27,7 +27,9 @@ from service.records import (
     Delivery,
     Fetch,
     Notice,
+    Reason,
     Severity,
+    Share,
     State,
     Verdict,
     Watch,
@@ -583,6 +585,74 @@ def test_the_fates_are_those_of_the_records() -> None:
     """Each fate can be asked for."""
     wanted, _ = get_args(get_type_hints(alerts)["delivery"])
     assert set(get_args(wanted)) == set(Delivery)
+
+
+NASTY = "[red]x\x1b[2J\x1b]0;title\x07\x9b2J\u202e\u2028\r\n{forged}"
+
+
+async def fill_with_nasty(redis: Redis, store: Store) -> None:
+    """A session in whose every field, id included, stands what would command a terminal."""
+    await redis.flushall()
+    texts: dict[str, Any] = dict.fromkeys(
+        ("leg_id", "connection_id", "assistant_id", "from_number", "to_number", "cause"), NASTY
+    )
+    await store.record(scheduling(NASTY, kind=NASTY, **texts), now_ms=END_MS)
+    (claim,) = await session_line(redis).claim(
+        limit=1, lease_ms=1000, token="t", now_ms=END_MS + 1000
+    )
+    taken = await store.take(NASTY, claim.token)
+    assert taken
+    reason = Reason(NASTY, NASTY, Decimal(2), Decimal(1), Decimal(1), Severity.HIGH, NASTY)
+    verdict = Verdict(
+        at_ms=END_MS,
+        total=Decimal(2),
+        currency=NASTY,
+        severity=Severity.HIGH,
+        reasons=(reason,),
+        remarks=(NASTY,),
+        products=(Share(NASTY, Decimal(2), Decimal(1), 1),),
+    )
+    leg = node(NASTY, "2", id=NASTY, model=NASTY, rate_measured_in=NASTY)
+    await store.conclude(
+        taken,
+        claim.token,
+        Conclusion(
+            state=State.VERDICT,
+            watch=Watch(end_ms=END_MS, held=2, reason=NASTY),
+            next_due_ms=None,
+            reason=NASTY,
+            answered=True,
+            analysis=msgspec.json.encode(analysis(node("call-session", "0", leg, id=NASTY))),
+            verdict=verdict,
+            alert=Alert(f"{NASTY}:high", taken.call, verdict, Severity.HIGH, END_MS),
+        ),
+        now_ms=END_MS + 2000,
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("show", NASTY),
+        ("show", NASTY, "--format", "json"),
+        ("sessions",),
+        ("sessions", "--format", "ndjson"),
+        ("alerts",),
+        ("alerts", "--format", "ndjson"),
+    ],
+    ids=lambda command: " ".join(command).replace(NASTY, "SESSION"),
+)
+def test_what_is_stored_cannot_command_the_terminal(
+    cli: Cli, kept: Kept, command: tuple[str, ...]
+) -> None:
+    """Whatever came into Redis, each command shows it, and the terminal obeys none of it."""
+    kept.run(fill_with_nasty)
+    assert "x" in cli.run(*command)[0]
+
+
+def test_a_session_that_nobody_could_type_is_not_found_politely(cli: Cli, kept: Kept) -> None:
+    """What was asked for is not obeyed either when it is repeated in the answer."""
+    assert "no session" in cli.run("show", NASTY, code=1)[1]
 
 
 def test_the_states_are_those_of_the_records() -> None:
