@@ -28,6 +28,7 @@ from service.records import (
     decode_notice,
     read_summary,
 )
+from service.replicas import ReplicatedScript
 
 MOST_IN_SUMMARY: Final = 5000
 """What one script can freeze, and later mark as told, without holding Redis up."""
@@ -420,12 +421,16 @@ class Outbox:
         *,
         retention_ms: int,
         flood: Flood,
+        replicas: int = 0,
         head_start_seconds: float = HEAD_START_SECONDS,
         on_fold: Callable[[int], None] = lambda _: None,
         now_ms: Callable[[], int | None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_fold` hears how many alerts a cool-down has just held back."""
+        """`on_fold` hears how many alerts a cool-down has just held back.
+
+        That Slack was told is noted on so many `replicas`, where they are there.
+        """
         self._redis = redis
         self._retention_ms = retention_ms
         self._flood = flood
@@ -438,7 +443,8 @@ class Outbox:
         self._extend = redis.register_script(_EXTEND)
         self._release = redis.register_script(_RELEASE)
         self._begin = redis.register_script(_BEGIN)
-        self._close = redis.register_script(_CLOSE)
+        # A failover must not forget, if it can be helped, that Slack was told.
+        self._close = ReplicatedScript(redis, _CLOSE, replicas=replicas, best_effort=True)
         self._put_off = redis.register_script(_PUT_OFF)
 
     async def claim(
