@@ -88,6 +88,7 @@ async def test_kinds_are_counted_since_their_first(redis: Redis, store: Store) -
     await store.dead.drop(["a"], now_ms=END_MS)
     assert (await store.dead.counts())[1] == Count("Boom", 1, END_MS)
     await store.dead.drop(["b"], now_ms=END_MS)
+    assert await redis.hkeys(keys.DEAD_SINCE) == [b"Bang"]  # type: ignore[misc]
     await die(redis, store, "d", now_ms=END_MS + 20)
     assert Count("Boom", 1, END_MS + 20) in await store.dead.counts()
 
