@@ -149,7 +149,7 @@ async def test_the_date_is_left_out_from_the_second_age_on(scene: Any) -> None:
     ("meaning", "least", "most"),
     [
         (RateLimited(17, "429"), 17, 18),
-        (Refused(403, "D17"), 30, 60),
+        (Refused(403, "D17"), 2, 5),
         (Transient("502"), 2, 5),
     ],
 )
