@@ -25,10 +25,10 @@ _DIGEST_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class WebProcess:
-    """The public app with its gate, the admin app, and what tells the latter to fail readiness."""
+    """The public app with its door, the admin app, and what tells the latter to fail readiness."""
 
     public: ASGIApp
-    gate: Gate
+    door: Gate
     admin: ASGIApp
     health: Health
     metrics: WebMetrics
@@ -52,7 +52,7 @@ async def create_web(settings: WebSettings) -> AsyncIterator[WebProcess]:
     try:
         yield WebProcess(
             public=webhook,
-            gate=webhook.turn_away,
+            door=webhook.turn_away,
             admin=create_admin(health, registry),
             health=health,
             metrics=metrics,

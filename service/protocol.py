@@ -5,7 +5,7 @@ and body take to arrive, how many requests it sends ahead, and how long it leave
 Here each of these has a limit. And an answer sent before the request was read whole does arrive:
 closing at once would reset the connection, and the client would see a broken pipe instead of it.
 
-A request that its head rules out is answered here and now, by the endpoint's gate, without a task,
+A request that its head rules out is answered here and now, by the endpoint's door, without a task,
 a body or a place. When there are too many connections, those that have kept us waiting longest make
 room: whoever opens thousands of them waits for itself. And receiving is given only so much time
 in each pass of the loop; then all wait in line, so that what is being worked on goes on.
@@ -57,7 +57,7 @@ class Limits:
     `unread_seconds` is how long a client may leave answers unread once the buffers are full.
     `linger_seconds` and `linger_bytes` bound what is read, and dropped, after an early answer.
     `pipelined` requests of one connection may wait for their turn, and no more are answered by the
-    gate in one.
+    door in one.
     `turn_seconds` is how long receiving may take in one pass of the loop, all connections together.
     """
 
@@ -145,7 +145,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     limits: Limits
     refused: Callable[[int], None]
-    gate: Gate
+    door: Gate
     turns: Turns
 
     def __init__(
@@ -167,7 +167,7 @@ class BoundedProtocol(HttpToolsProtocol):
         # Where the parser is: between the first and last byte of a request, and past its head.
         self._receiving = False
         self._in_body = False
-        # Whether the gate has answered the request that the parser is in; how many in this turn.
+        # Whether the door has answered the request that the parser is in; how many in this turn.
         self._turned_away = False
         self._turned_now = 0
         # Requests whose heads are read and whose answers are not complete.
@@ -266,13 +266,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._await_client(self.limits.head_seconds)
 
     def on_headers_complete(self) -> None:
-        """Answer at the gate, start the app, or queue behind requests that were sent before."""
+        """Answer at the door, start the app, or queue behind requests that were sent before."""
         limits = self.limits
         if self._deaf or len(self.pipeline) >= limits.pipelined:
             raise _Refused
         if len(self.headers) > limits.fields or self._pending_bytes > limits.head_bytes:
             self._measure_head()
-        answer = None if self._must_queue() else self._ask_gate()
+        answer = None if self._must_queue() else self._ask_door()
         if answer is None:
             super().on_headers_complete()
             self._unanswered += 1
@@ -387,14 +387,14 @@ class BoundedProtocol(HttpToolsProtocol):
         """The answer is out before the whole request was in."""
         self.deadline = min(self.deadline, self._now() + self.limits.linger_seconds)
 
-    # What the gate answers.
+    # What the door answers.
 
     def _must_queue(self) -> bool:
         """Whether others are to be answered first, or their answers are not even read."""
         return bool(self._unanswered) or self.flow.write_paused or self.parser.should_upgrade()
 
-    def _ask_gate(self) -> Answer | None:
-        answer = self.gate(self.parser.get_method(), self.url, self.headers)
+    def _ask_door(self) -> Answer | None:
+        answer = self.door(self.parser.get_method(), self.url, self.headers)
         if answer is not None:
             self._turned_now += 1
             if self._turned_now > self.limits.pipelined:
@@ -513,7 +513,7 @@ def bounded(given: Limits, report: Callable[[int], None], keeper: Gate) -> type[
     class Bounded(BoundedProtocol):
         limits = given
         refused = staticmethod(report)
-        gate = staticmethod(keeper)
+        door = staticmethod(keeper)
         turns = Turns(given.turn_seconds)
 
     return Bounded

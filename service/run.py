@@ -46,7 +46,7 @@ async def _run(settings: WebSettings) -> None:
             settings.host,
             settings.port,
             refused=web.metrics.count_limited,
-            gate=web.gate,
+            door=web.door,
         )
         admin = Endpoint(web.admin, settings.host, settings.admin_port)
         await serve(

@@ -41,7 +41,7 @@ def _let_in(_method: bytes, _target: bytes, _headers: object) -> None:
 class Endpoint:
     """An app, and where it listens (port 0: any free one).
 
-    `refused` hears the status of each request that the connection's limits have refused. `gate`
+    `refused` hears the status of each request that the connection's limits have refused. `door`
     may answer a request by its head alone: see `service.protocol`.
     """
 
@@ -50,7 +50,7 @@ class Endpoint:
     port: int
     limits: Limits = _LIMITS
     refused: Callable[[int], None] = _ignore
-    gate: Gate = _let_in
+    door: Gate = _let_in
 
 
 async def serve(
@@ -109,7 +109,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 _forgiving(endpoint.app),
-                http=bounded(endpoint.limits, endpoint.refused, endpoint.gate),
+                http=bounded(endpoint.limits, endpoint.refused, endpoint.door),
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

@@ -46,6 +46,13 @@ class WorkerMetrics:
     """What a worker counts and measures. Time waited and time worked are measured apart."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._of_sessions(registry)
+        self._of_telnyx(registry)
+        self._of_slack(registry)
+        self._of_care(registry)
+        self._of_itself(registry)
+
+    def _of_sessions(self, registry: CollectorRegistry) -> None:
         self.attempts = _counter(
             registry, "tollwatch_attempts", "Attempts at a session, by outcome", "outcome", ATTEMPTS
         )
@@ -54,15 +61,6 @@ class WorkerMetrics:
         )
         self.work = _histogram(
             registry, "tollwatch_work_seconds", "From taken up until concluded", _SECONDS
-        )
-        self.fetches = _counter(
-            registry, "tollwatch_fetches", "Asks of Telnyx, by meaning", "meaning", MEANINGS
-        )
-        self.fetch_seconds = _histogram(
-            registry, "tollwatch_fetch_seconds", "Latency of Telnyx's answers", _SECONDS
-        )
-        self.tree_events = _histogram(
-            registry, "tollwatch_tree_events", "Events in a cost tree", _EVENTS
         )
         self.ended = _counter(
             registry,
@@ -87,6 +85,40 @@ class WorkerMetrics:
         self.takeovers = Counter(
             "tollwatch_takeovers", "Work taken over after its lease ended", registry=registry
         )
+        self.held = Gauge(
+            "tollwatch_sessions_held", "Sessions leased by this worker", registry=registry
+        )
+        self.pending = _gauge(registry, "tollwatch_pending", "Waiting or leased")
+        self.overdue = _gauge(registry, "tollwatch_overdue", "Due and not taken up")
+        self.oldest = _gauge(
+            registry, "tollwatch_oldest_overdue_seconds", "How long the oldest has been overdue"
+        )
+
+    def _of_telnyx(self, registry: CollectorRegistry) -> None:
+        self.fetches = _counter(
+            registry, "tollwatch_fetches", "Asks of Telnyx, by meaning", "meaning", MEANINGS
+        )
+        self.fetch_seconds = _histogram(
+            registry, "tollwatch_fetch_seconds", "Latency of Telnyx's answers", _SECONDS
+        )
+        self.tree_events = _histogram(
+            registry, "tollwatch_tree_events", "Events in a cost tree", _EVENTS
+        )
+        self.outage = Gauge(
+            "tollwatch_telnyx_outage_seconds",
+            "How long Telnyx has failed for all sessions; 0 while it answers",
+            ["kind"],
+            registry=registry,
+        )
+        for kind in OUTAGES:
+            self.outage.labels(kind)
+        self.permits = Gauge(
+            "tollwatch_telnyx_permits_left",
+            "What is left of Telnyx's rate limit in the present window; -1 where none is known",
+            registry=registry,
+        )
+
+    def _of_slack(self, registry: CollectorRegistry) -> None:
         self.alerts = _counter(
             registry, "tollwatch_alerts_decided", "Alerts decided", "severity", Severity
         )
@@ -116,25 +148,8 @@ class WorkerMetrics:
             "From an alert's decision to its post",
             _DWELL,
         )
-        self.redis_errors = Counter(
-            "tollwatch_redis_errors", "Errors of Redis, as this process met them", registry=registry
-        )
-        self.restarts = Counter(
-            "tollwatch_main_loop_restarts", "Restarts of arq's main loop", registry=registry
-        )
-        self.outage = Gauge(
-            "tollwatch_telnyx_outage_seconds",
-            "How long Telnyx has failed for all sessions; 0 while it answers",
-            ["kind"],
-            registry=registry,
-        )
-        for kind in OUTAGES:
-            self.outage.labels(kind)
-        self.permits = Gauge(
-            "tollwatch_telnyx_permits_left",
-            "What is left of Telnyx's rate limit in the present window; -1 where none is known",
-            registry=registry,
-        )
+
+    def _of_care(self, registry: CollectorRegistry) -> None:
         self.dead = Gauge(
             "tollwatch_dead_letters", "Dead letters, by kind", ["kind"], registry=registry
         )
@@ -166,13 +181,13 @@ class WorkerMetrics:
             "When all lists had last been searched whole, by any worker; 0 for never",
             registry=registry,
         )
-        self.held = Gauge(
-            "tollwatch_sessions_held", "Sessions leased by this worker", registry=registry
+
+    def _of_itself(self, registry: CollectorRegistry) -> None:
+        self.redis_errors = Counter(
+            "tollwatch_redis_errors", "Errors of Redis, as this process met them", registry=registry
         )
-        self.pending = _gauge(registry, "tollwatch_pending", "Waiting or leased")
-        self.overdue = _gauge(registry, "tollwatch_overdue", "Due and not taken up")
-        self.oldest = _gauge(
-            registry, "tollwatch_oldest_overdue_seconds", "How long the oldest has been overdue"
+        self.restarts = Counter(
+            "tollwatch_main_loop_restarts", "Restarts of arq's main loop", registry=registry
         )
 
     def show_gate(self, outage: Outage | None, left: int | None, *, now_ms: int) -> None:

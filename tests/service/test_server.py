@@ -78,7 +78,7 @@ class Toy:
             return PlainTextResponse("crowded", 503)
         return PlainTextResponse(request.url.query or "slow")
 
-    def gate(self, _method: bytes, target: bytes, _headers: RawHeaders) -> Answer | None:
+    def door(self, _method: bytes, target: bytes, _headers: RawHeaders) -> Answer | None:
         return GATED.get(target)
 
     async def late(self, request: Request) -> Response:
@@ -251,7 +251,7 @@ def running(
         toy = server.toy
         await serve(
             Endpoint(
-                toy.public(), "127.0.0.1", 0, limits, refused=toy.refused.append, gate=toy.gate
+                toy.public(), "127.0.0.1", 0, limits, refused=toy.refused.append, door=toy.door
             ),
             Endpoint(toy.admin(), "127.0.0.1", 0),
             stop=server.end,
@@ -754,69 +754,69 @@ def test_end_of_work_ends_the_server(new_loop: Callable[[], asyncio.AbstractEven
         runner.run(serving())
 
 
-# --- the gate -------------------------------------------------------------------------------------
+# --- the door -------------------------------------------------------------------------------------
 
 GATED: Final = {
-    b"/gated": answer(401, {"error": "no"}),
-    b"/gated-and-closed": answer(413, {"error": "too much"}, closes=True),
-    b"/gated-large": answer(401, {"error": "x" * 4 * MIB}),
+    b"/turned": answer(401, {"error": "no"}),
+    b"/turned-and-closed": answer(413, {"error": "too much"}, closes=True),
+    b"/turned-large": answer(401, {"error": "x" * 4 * MIB}),
 }
 
 
-def gated(length: int, path: str = "/gated", *headers: str) -> bytes:
+def turned(length: int, path: str = "/turned", *headers: str) -> bytes:
     return post(length, *headers).replace(b"/body", path.encode())
 
 
-def test_a_gated_request_never_reaches_the_app(server: Running) -> None:
+def test_a_turned_request_never_reaches_the_app(server: Running) -> None:
     """A request that its head rules out is answered before its body; the connection is kept."""
     with server.client() as client:
-        assert client.send(gated(5)).answer().body == b'{"error":"no"}'
-        assert client.send(b"abcde" + gated(3) + b"abc").answer().status == 401
+        assert client.send(turned(5)).answer().body == b'{"error":"no"}'
+        assert client.send(b"abcde" + turned(3) + b"abc").answer().status == 401
         assert client.send(post(3) + b"abc").answer().body == b"3"
     assert len(server.toy.seen) == 1
 
 
-def test_a_gated_client_that_asks_first(server: Running) -> None:
+def test_a_turned_client_that_asks_first(server: Running) -> None:
     """A client that asks before it sends is told at once."""
     with server.client() as client:
-        assert client.send(gated(5, "/gated", "Expect: 100-continue")).answer().status == 401
+        assert client.send(turned(5, "/turned", "Expect: 100-continue")).answer().status == 401
 
 
 @pytest.mark.parametrize("kind", ["HTTP/1.0", "Connection: close", "closing answer"])
-def test_a_gated_request_that_closes(server: Running, kind: str) -> None:
+def test_a_turned_request_that_closes(server: Running, kind: str) -> None:
     """Where client or answer wish it, the connection ends after the answer, and nothing follows."""
-    request = gated(3, "/gated-and-closed" if kind == "closing answer" else "/gated")
+    request = turned(3, "/turned-and-closed" if kind == "closing answer" else "/turned")
     if kind == "HTTP/1.0":
         request = request.replace(b"HTTP/1.1", b"HTTP/1.0")
     if kind == "Connection: close":
-        request = gated(3, "/gated", kind)
+        request = turned(3, "/turned", kind)
     with server.client() as client:
-        client.send(request + b"abc" + gated(3) + b"abc")
+        client.send(request + b"abc" + turned(3) + b"abc")
         assert client.answer().headers["connection"] == "close"
         assert client.ended() == b""
 
 
-def test_a_gated_head_request_has_no_body(server: Running) -> None:
-    """HEAD is answered without a body by the gate, too."""
+def test_a_turned_head_request_has_no_body(server: Running) -> None:
+    """HEAD is answered without a body by the door, too."""
     with server.client() as client:
-        client.send(b"HEAD /gated HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        client.send(b"HEAD /turned HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert client.ended().endswith(b"\r\n\r\n")
 
 
 def test_the_gate_answers_in_turn(server: Running) -> None:
     """A request behind one that is being worked on is not answered before it."""
     with server.client() as client:
-        client.send(get("/slow") + gated(0))
+        client.send(get("/slow") + turned(0))
         server.entered()
         server.release()
-        # The app has no such path: it is asked, since the gate was not.
+        # The app has no such path: it is asked, since the door was not.
         assert [client.answer().status, client.answer().status] == [200, 404]
 
 
 def test_gated_pipelining_is_bounded(server: Running) -> None:
     """Of a thousand ruled-out requests sent at once, a few are answered; then it ends."""
     with server.client() as client:
-        client.send(gated(0) * 1000)
+        client.send(turned(0) * 1000)
         assert client.ended().count(b" 401 ") == SHORT.pipelined
 
 
@@ -828,7 +828,7 @@ def test_gated_answers_that_nobody_reads_are_bounded(
         client.send(get()).answer()
         tracemalloc.start()
         try:
-            client.send(gated(0, "/gated-large") * 16)
+            client.send(turned(0, "/turned-large") * 16)
             client.flood(b"GET /body HTTP/1.1\r\n" + b"x" * MIB, 64 * MIB)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
@@ -837,17 +837,17 @@ def test_gated_answers_that_nobody_reads_are_bounded(
     assert peak < 20 * MIB
 
 
-def test_a_gated_body_is_bounded(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_a_turned_body_is_bounded(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """The body of a ruled-out request is dropped, but not for ever."""
     with running(new_loop, Limits(linger_bytes=MIB)) as server, server.client() as client:
-        client.send(gated(10_000 * MIB)).answer()
+        client.send(turned(10_000 * MIB)).answer()
         assert client.flood(b"x" * MIB, 1000 * MIB) < 50 * MIB
 
 
 def test_a_dribbled_gated_body(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """The body of a ruled-out request has little time."""
     with running(new_loop, Limits(linger_seconds=0.3)) as server, server.client() as client:
-        client.send(gated(1000)).answer()
+        client.send(turned(1000)).answer()
         client.dribble(b"x")
         assert client.ended() == b""
 
@@ -866,7 +866,7 @@ def test_everybody_has_a_turn(new_loop: Callable[[], asyncio.AbstractEventLoop])
         for client in clients:
             client.send(post(MOST) + b"x" * (MOST // 2))
         for client in clients:
-            client.send(b"x" * (MOST // 2) + gated(3) + b"abc" + get("/slow?last"))
+            client.send(b"x" * (MOST // 2) + turned(3) + b"abc" + get("/slow?last"))
         for client in clients:
             answers = [client.answer() for _ in range(3)]
             assert [answer.status for answer in answers][::2] == [200, 200]
