@@ -10,6 +10,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from service.protocol import BoundedProtocol, Gate, Limits, bounded
 
 _LIMITS: Final = Limits()
 _BACKLOG: Final = 2048
+# Connections to Redis and to the vendors, and whatever else is open.
+_OTHER_FILES: Final = 2000
 
 
 class PortInUse(Exception):
@@ -72,6 +75,7 @@ async def serve(
     Raises PortInUse before anything has started; `work` is cancelled then.
     """
     stop, hurry = stop or asyncio.Event(), asyncio.Event()
+    allow_files(sum(endpoint.limits.connections for endpoint in endpoints))
     try:
         sockets = _listen(endpoints)
     except PortInUse:
@@ -155,6 +159,22 @@ class _Server(uvicorn.Server):
 
     def _connections(self) -> list[BoundedProtocol]:
         return cast("list[BoundedProtocol]", list(self.server_state.connections))
+
+
+def allow_files(connections: int) -> None:
+    """Make the process' limit of open files fit for so many connections, as far as it may.
+
+    The usual one is 1,024. Where it is reached no connection is accepted, and none makes room.
+    """
+    if sys.platform == "win32":
+        return
+    import resource  # noqa: PLC0415 - Windows has none
+
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    limit = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+    if now != resource.RLIM_INFINITY and now < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
 
 
 def _forgiving(app: ASGIApp) -> ASGIApp:

@@ -852,6 +852,19 @@ def test_a_dribbled_gated_body(new_loop: Callable[[], asyncio.AbstractEventLoop]
         assert client.ended() == b""
 
 
+@pytest.mark.parametrize(("most", "limit"), [("most", 2900), ("500", 500)])
+def test_files_suffice_for_the_connections(most: str, limit: int) -> None:
+    """The limit of open files is raised to what the connections need, as far as it is allowed."""
+    script = (
+        "import resource; from service.server import allow_files;"
+        "most = resource.getrlimit(resource.RLIMIT_NOFILE)[1];"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, (256, {most}));"
+        "allow_files(900); allow_files(10); print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)  # noqa: S603
+    assert int(done.stdout) == limit
+
+
 # --- turns ----------------------------------------------------------------------------------------
 
 

@@ -7,9 +7,19 @@ from typing import Any, Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.records import Alert, Call, Reason, Severity, Share, Verdict
+from service.records import (
+    Alert,
+    Call,
+    Notice,
+    Reason,
+    Severity,
+    Share,
+    Summary,
+    Verdict,
+)
 from tests.world import blockkit
 from workers.alert import build_payload
+from workers.summary import Tally, build_notice, build_summary
 
 EVIL: Final = "EV1L"
 _MARKUP: Final = (
@@ -100,10 +110,39 @@ def marked_up(data: Any) -> list[str]:
     return []
 
 
-@given(alert=ALERTS)
-def test_no_words_from_outside_act_in_slack(alert: Alert) -> None:
+NOTICES: Final = st.builds(
+    Notice,
+    id=TEXT,
+    kind=TEXT,
+    at_ms=st.just(1),
+    text=TEXT,
+    details=st.lists(TEXT, max_size=12).map(tuple),
+)
+
+
+@given(alert=ALERTS, repeated=st.booleans())
+def test_no_words_from_outside_act_in_an_alert(alert: Alert, *, repeated: bool) -> None:
     """They page nobody, link nowhere, format nothing and hide nothing; and Slack takes it all."""
-    payload = build_payload(alert)
+    look_at(build_payload(alert, repeated=repeated))
+
+
+@given(alerts=st.lists(ALERTS, max_size=14))
+def test_no_words_from_outside_act_in_a_summary(alerts: list[Alert]) -> None:
+    """Nor do they where many alerts are told in one message."""
+    tally = Tally()
+    for alert in alerts:
+        tally.add(alert)
+    look_at(build_summary(Summary("1:x", 1, len(alerts), ("cap",)), tally))
+
+
+@given(notice=NOTICES)
+def test_no_words_from_outside_act_in_a_notice(notice: Notice) -> None:
+    """Nor do they in what the operators are told, which may repeat a vendor's words."""
+    look_at(build_notice(notice))
+
+
+def look_at(payload: dict[str, Any]) -> None:
+    """Nothing in it acts."""
     blockkit.check(payload)
     assert blockkit.mentions(payload) == []
     for text in marked_up(payload["blocks"]):
