@@ -10,7 +10,7 @@ ARGS ?=
 # An empty environment but for what is needed: a developer's settings must not decide a test.
 CLEAN := env -u REDIS_URL -u TELNYX_API_KEY -u TELNYX_PUBLIC_KEY -u SLACK_WEBHOOK_URL
 
-.PHONY: setup demo run test bench chaos fuzz lint types imports pytest format lock docs clean help
+.PHONY: setup demo run test bench chaos fuzz audit lint types imports pytest format lock docs clean help
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -60,6 +60,9 @@ fuzz: $(VENV)/.dev ## Some 200,000 made-up requests and conversations for the pu
 chaos: $(VENV)/.dev ## Two minutes of every fault at once, and an accounting (ARGS="--minutes 20 --seed N")
 	@$(CLEAN) $(BIN)/python -m tests.chaos $(ARGS)
 
+audit: ## Known vulnerabilities in what the service runs with (STRICT=1: fail if it cannot be told)
+	@$(PYTHON) -m tests.audit
+
 format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -79,5 +82,5 @@ lock: | $(VENV)/bin/python ## Pin the dependencies anew (ARGS=--upgrade: at thei
 	$(COMPILE) --group dev -c requirements/demo.txt -o requirements/dev.txt
 
 clean: ## Remove what the targets made, but for ./data
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	rm -rf $(VENV) $(VENV)-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
 		.coverage .coverage.*
