@@ -40,7 +40,7 @@ _ANSWERS: Final = {
 }
 
 # Method, target and headers (names in lower case) of a request; the answer where they rule it out.
-Gate: TypeAlias = Callable[[bytes, bytes, RawHeaders], Answer | None]
+Door: TypeAlias = Callable[[bytes, bytes, RawHeaders], Answer | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     limits: Limits
     refused: Callable[[int], None]
-    door: Gate
+    door: Door
     turns: Turns
 
     def __init__(
@@ -507,7 +507,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._wire.close()
 
 
-def bounded(given: Limits, report: Callable[[int], None], keeper: Gate) -> type[BoundedProtocol]:
+def bounded(given: Limits, report: Callable[[int], None], keeper: Door) -> type[BoundedProtocol]:
     """The protocol for one endpoint; uvicorn makes an instance for each connection."""
 
     class Bounded(BoundedProtocol):

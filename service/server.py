@@ -20,7 +20,7 @@ import uvicorn
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.protocol import BoundedProtocol, Gate, Limits, bounded
+from service.protocol import BoundedProtocol, Door, Limits, bounded
 
 _LIMITS: Final = Limits()
 _BACKLOG: Final = 2048
@@ -53,7 +53,7 @@ class Endpoint:
     port: int
     limits: Limits = _LIMITS
     refused: Callable[[int], None] = _ignore
-    door: Gate = _let_in
+    door: Door = _let_in
 
 
 async def serve(
