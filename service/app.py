@@ -12,7 +12,7 @@ from service.connect import redis_pool
 from service.health import Health, create_admin, redis_check
 from service.logs import Digest
 from service.metrics import WebMetrics, create_registry
-from service.protocol import Gate
+from service.protocol import Door
 from service.settings import WebSettings
 from service.store import Store
 from service.webhook import Webhook
@@ -28,7 +28,7 @@ class WebProcess:
     """The public app with its door, the admin app, and what tells the latter to fail readiness."""
 
     public: ASGIApp
-    door: Gate
+    door: Door
     admin: ASGIApp
     health: Health
     metrics: WebMetrics

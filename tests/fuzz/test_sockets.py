@@ -164,7 +164,8 @@ def test_no_bytes_harm_the_process(server: Server, record_property: Any) -> None
         f"{connections.total():,} conversations on sockets, {statuses.total():,} answers "
         f"{dict(statuses)}, {grown / MIB:.1f} MiB more memory",
     )
-    assert {"202", "400", "401", "404", "405"} <= set(statuses)
+    # The rest is up to chance.
+    assert {"202", "400", "401"} <= set(statuses)
     assert connections.total() >= 2000
     assert grown < 32 * MIB
     wait_until(lambda: open_files(server.pid) <= files, description="the end of all connections")
