@@ -7,11 +7,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
+from service.logs import configure_logs
 from tests.world.valkey import Valkey
 
 settings.register_profile(
     "quick",
-    max_examples=100,
+    max_examples=60,
     # A shared machine pauses at times; a deadline would fail the wrong tests.
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
@@ -28,6 +29,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, value in report.user_properties:
             if name == "inputs":
                 terminalreporter.write_line(f"fuzzed: {value}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs() -> None:
+    """Logs as in production: structlog's own tracebacks show all variables, which takes seconds."""
+    configure_logs("json", "info")
 
 
 @pytest.fixture
