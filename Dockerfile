@@ -75,6 +75,7 @@ RUN chmod -R u=rwX,go=rX /app/tests \
 # Kubernetes see that it is not root. Health is asked at /readyz of the admin port, by compose and
 # by Kubernetes; it is not stated here, since web and worker have different ports.
 FROM scratch AS system
+# hadolint ignore=DL3067
 COPY --from=trimmed / /
 ENV PATH=/app/venv/bin:/app/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LANG=C.UTF-8

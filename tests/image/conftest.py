@@ -1,4 +1,4 @@
-"""What the tests of the image stand on. Without a built image (`make image-test`) there are none."""
+"""What the tests of the image stand on; without one (`make image-test`) they are left out."""
 
 import os
 from pathlib import Path

@@ -121,6 +121,12 @@ class Container(Server):
         """Send a signal to the command itself, as a container runtime does."""
         os.kill(self.inner_pid, number)
 
+    def cpu_seconds(self) -> float:
+        """What the command has had of a processor so far."""
+        fields = Path(f"/proc/{self.inner_pid}/stat").read_text().rpartition(")")[2].split()
+        user, system = int(fields[11]), int(fields[12])
+        return (user + system) / os.sysconf("SC_CLK_TCK")
+
     def status(self) -> dict[str, str]:
         """What the kernel says of the command: `/proc/PID/status`."""
         lines = Path(f"/proc/{self.inner_pid}/status").read_text().splitlines()

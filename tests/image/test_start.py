@@ -12,8 +12,15 @@ import pytest
 
 from service import __version__
 from service.records import State
-from tests.flow.stage import ALL_POSTED_BY_AGE_ONE, Outside, Stage, hangups, now, open_outside
-from tests.flow.stage import severity_of
+from tests.flow.stage import (
+    ALL_POSTED_BY_AGE_ONE,
+    Outside,
+    Stage,
+    hangups,
+    now,
+    open_outside,
+    severity_of,
+)
 from tests.image import figures
 from tests.image.build import Image
 from tests.image.container import Container
@@ -57,9 +64,11 @@ def containers(stage: Stage) -> list[Container]:
 async def test_they_are_ready_soon(outside: Outside, image: Image, root: Path) -> None:
     """Each process is ready some moments after its container was started, and needs no more."""
     for container in (web(image, root, outside, **_QUIET), worker(image, root, outside)):
-        seconds = [await _seconds_to_ready(container) for _ in range(3)]
-        figures.note(f"{container.name}: start to ready", f"{sorted(seconds)[1]:.2f} s")
-        assert min(seconds) < 10
+        measured = [await _seconds_to_ready(container) for _ in range(3)]
+        waited, worked = (sorted(seconds)[1] for seconds in zip(*measured, strict=True))
+        figures.note(f"{container.name}: start to ready", f"{waited:.2f} s")
+        figures.note(f"{container.name}: of a processor until then", f"{worked:.2f} s")
+        assert worked < 5
 
 
 async def test_they_have_no_rights(containers: list[Container]) -> None:
@@ -92,12 +101,12 @@ async def test_certificates_can_be_verified(containers: list[Container]) -> None
 
 async def test_an_expensive_call_is_alerted(stage: Stage) -> None:
     """A signed webhook goes in, and an alert comes out."""
-    call = stage.past("runaway_inference")
+    call = stage.past("runaway_assistant")
     await stage.hang_up(call)
     await stage.ended(call)
     said = await stage.told(call)
-    assert said
-    assert severity_of(said[-1]) == call.expects[-1]
+    assert call.expects
+    assert severity_of(said[-1]) in call.expects.severities
 
 
 async def test_an_unsigned_webhook_is_refused(stage: Stage) -> None:
@@ -148,10 +157,10 @@ async def test_memory_suffices_under_load(stage: Stage, containers: list[Contain
 
 
 async def test_they_end_in_order(outside: Outside, image: Image, root: Path) -> None:
-    """Told to end, web goes on taking webhooks while it is taken out of the balance; both exit 0."""
+    """Told to end, web still takes webhooks while it drains; both finish and exit with 0."""
     first, second = web(image, root, outside), worker(image, root, outside, **_AGES)
     async with open_stage(outside, first, second) as stage:
-        call = stage.past("runaway_inference")
+        call = stage.past("runaway_assistant")
         begun = time.monotonic()
         first.tell(signal.SIGTERM)
         await stage.until(lambda: stage.log(event="stopping"), "web knowing that it stops")
@@ -169,9 +178,10 @@ async def test_they_end_in_order(outside: Outside, image: Image, root: Path) -> 
     figures.note("worker: SIGTERM to its end", f"{worker_seconds:.1f} s")
 
 
-async def _seconds_to_ready(container: Container) -> float:
+async def _seconds_to_ready(container: Container) -> tuple[float, float]:
+    """By the clock, and of a processor."""
     try:
-        return await seconds_to_ready(container)
+        return await seconds_to_ready(container), container.cpu_seconds()
     finally:
         assert await asyncio.to_thread(container.terminate) == 0
 
