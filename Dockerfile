@@ -20,7 +20,7 @@ FROM base AS trimmed
 RUN find /usr -depth -type d -path '*/python3*' \( -name pip -o -name 'pip-*' -o -name wheel \
         -o -name 'wheel-*' -o -name setuptools -o -name 'setuptools-*' -o -name pkg_resources \
         -o -name _distutils_hack -o -name ensurepip -o -name idlelib -o -name tkinter \
-        -o -name turtledemo -o -name __pycache__ \) -exec rm -rf {} + \
+        -o -name turtledemo -o -name test -o -name tests -o -name __pycache__ \) -exec rm -rf {} + \
     && rm -rf /usr/lib/python3*/*-packages/distutils-precedence.pth /usr/share/python-wheels \
         /usr/local/lib/python3*/*-packages/distutils-precedence.pth \
         /usr/bin/pip* /usr/local/bin/pip* /usr/bin/wheel* /usr/local/bin/wheel* \

@@ -105,7 +105,5 @@ lock: | $(VENV)/bin/python ## Pin the dependencies anew (ARGS=--upgrade: at thei
 	$(COMPILE) --group pyproject.toml:image -o requirements/image.txt
 
 clean: ## Remove what the targets made, but for ./data
-	rm -rf $(VENV) $(VENV)-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
-
-	rm -rf $(VENV) $(VENV)-image .image .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
-		.coverage .coverage.*
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-image .image .mypy_cache .ruff_cache .pytest_cache \
+		.hypothesis .import_linter_cache .coverage .coverage.*
