@@ -1,9 +1,11 @@
 """Both processes and the command line, started from the image as a cluster would start them."""
 
 import asyncio
+import contextlib
 import signal
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +28,7 @@ from tests.image.build import Image
 from tests.image.container import Container
 from tests.image.stage import open_stage, seconds_to_ready, web, worker
 from tests.world.clock import later
+from tests.world.processes import ProcessFailed, wait_until_async
 
 pytestmark = pytest.mark.anyio
 
@@ -176,6 +179,23 @@ async def test_they_end_in_order(outside: Outside, image: Image, root: Path) -> 
         assert first.events[-1]["event"] == second.events[-1]["event"] == "stopped"
     figures.note("web: SIGTERM to its end, 3 s of draining included", f"{web_seconds:.1f} s")
     figures.note("worker: SIGTERM to its end", f"{worker_seconds:.1f} s")
+
+
+async def test_they_may_be_told_to_end_while_they_start(
+    outside: Outside, image: Image, root: Path
+) -> None:
+    """A pod that is deleted at once does not wait for the end of its grace period."""
+    for container in (web(image, root, outside), worker(image, root, outside)):
+        container.start()
+        await wait_until_async(partial(_tell_again, container), description="its end")
+        assert (container.returncode, container.events) == (0, [])
+
+
+def _tell_again(container: Container) -> bool:
+    """Whether it has ended; it is told to, since it may have been too early the last time."""
+    with contextlib.suppress(ProcessFailed, ProcessLookupError):
+        container.tell(signal.SIGTERM)
+    return not container.is_running
 
 
 async def _seconds_to_ready(container: Container) -> tuple[float, float]:
