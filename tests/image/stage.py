@@ -36,6 +36,9 @@ def worker(image: Image, root: Path, outside: Outside, **settings: str) -> Conta
         "TELNYX_API_URL": world.telnyx_url,
         "TELNYX_API_KEY": world.api_key,
         "SLACK_WEBHOOK_URL": world.slack_url,
+        # Each call stands for itself, as in the flow tests.
+        "TOLLWATCH_ALERT_COOLDOWN_SECONDS": "0",
+        "TOLLWATCH_RECONCILE_MINUTES": "0",
     }
     return _container("worker", image, root, outside, WORKER, {**environ, **settings})
 
