@@ -14,7 +14,7 @@ from typing import Final
 from tests.image import base, figures
 from tests.image.build import Image, build, mounted
 from tests.image.container import remove_all
-from tests.image.tools import WORK, Failed, missing
+from tests.image.tools import WORK, Failed, let_go, missing
 from tests.world.processes import ROOT
 
 NAME: Final = "localhost/tollwatch"
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _skip(lacking)
     WORK.mkdir(exist_ok=True)
     try:
-        remove_all()
+        _clean_up()
         image = _build("runtime", cached=options.quick)
         if not options.quick and not _is_the_same_twice(image):
             return 1
@@ -43,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{failure}\n")
         return 1
     finally:
-        remove_all()
+        _clean_up()
+
+
+def _clean_up() -> None:
+    remove_all()
+    let_go()
 
 
 def _skip(lacking: Sequence[str]) -> int:

@@ -69,3 +69,12 @@ def buildah(*arguments: str | Path, timeout_seconds: float = _PATIENCE_SECONDS) 
         *arguments,
         timeout_seconds=timeout_seconds,
     ).strip()
+
+
+def let_go() -> None:
+    """Unmount all that a run, even one that was killed, has mounted: `make clean` can remove it."""
+    storage = WORK / "storage" / "overlay"
+    if storage.exists():
+        buildah("rm", "--all")
+        if storage.is_mount():
+            run("umount", storage)
