@@ -10,10 +10,15 @@ ARGS ?=
 # An empty environment but for what is needed: a developer's settings must not decide a test.
 CLEAN := env -u REDIS_URL -u TELNYX_API_KEY -u TELNYX_PUBLIC_KEY -u SLACK_WEBHOOK_URL
 
-.PHONY: setup demo run test bench chaos fuzz audit lint types imports pytest format lock docs clean help
+# What builds the image: `docker buildx build --load`, `podman build`, … work as well.
+BUILDER ?= docker build
+IMAGE ?= tollwatch
+
+.PHONY: setup demo run test bench chaos fuzz audit lint types imports pytest format lock docs clean help \
+	image image-lint image-test
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tollwatch needs Python 3.11 or later; set PYTHON=/path/to/python3")'
@@ -63,6 +68,23 @@ chaos: $(VENV)/.dev ## Two minutes of every fault at once, and an accounting (AR
 audit: ## Known vulnerabilities in what the service runs with (STRICT=1: fail if it cannot be told)
 	@$(PYTHON) -m tests.audit
 
+image: ## Build the image (BUILDER="buildah build", IMAGE=name, ARGS="--build-arg BASE_IMAGE=…")
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BUILDER) \
+		--build-arg VERSION=$$(sed -n 's/__version__ = "\(.*\)"/\1/p' service/__init__.py) \
+		--build-arg REVISION=$$(git rev-parse HEAD) --tag $(IMAGE) $(ARGS) .
+
+# An environment of its own: the binary is large, and nothing else needs it.
+$(VENV)-image/.hadolint: requirements/image.txt
+	$(PYTHON) -m venv $(VENV)-image
+	$(VENV)-image/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+image-lint: $(VENV)-image/.hadolint ## Lint the Dockerfile
+	$(VENV)-image/bin/hadolint Dockerfile
+
+image-test: $(VENV)/.dev ## Build the image twice, compare, start and measure it (ARGS=--quick: once)
+	@$(CLEAN) $(BIN)/python -m tests.image $(ARGS)
+
 format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -73,14 +95,15 @@ docs: setup ## Write the README's settings table anew from the code
 # No index address may get into these files: they hold names, versions and hashes.
 # Extras are kept: without them an older pip looks for the newest version of what has some, and fails.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(ARGS) pyproject.toml
+	--no-strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links $(ARGS)
 
 lock: | $(VENV)/bin/python ## Pin the dependencies anew (ARGS=--upgrade: at their newest)
 	$(PIP) uv
-	$(COMPILE) -o requirements/run.txt
-	$(COMPILE) --group demo -c requirements/run.txt -o requirements/demo.txt
-	$(COMPILE) --group dev -c requirements/demo.txt -o requirements/dev.txt
+	$(COMPILE) pyproject.toml -o requirements/run.txt
+	$(COMPILE) pyproject.toml --group demo -c requirements/run.txt -o requirements/demo.txt
+	$(COMPILE) pyproject.toml --group dev -c requirements/demo.txt -o requirements/dev.txt
+	$(COMPILE) --group pyproject.toml:image -o requirements/image.txt
 
 clean: ## Remove what the targets made, but for ./data
-	rm -rf $(VENV) $(VENV)-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
-		.coverage .coverage.*
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-image .image .mypy_cache .ruff_cache .pytest_cache \
+		.hypothesis .import_linter_cache .coverage .coverage.*

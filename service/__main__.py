@@ -1,7 +1,12 @@
 """`python -m service`: the web process. Exits 2, with every fault on a line, on bad settings."""
 
+import signal
 import sys
 
-from service.run import main
+# As process 1 of a container it would not hear of its end before a handler is there, and importing
+# the rest takes a moment.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+from service.run import main  # noqa: E402
 
 sys.exit(main())

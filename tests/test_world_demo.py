@@ -72,14 +72,14 @@ class TestScenario:
     def test_costs_post_between_the_looks(self, kind: str) -> None:
         """All is there at the second look, but for the late charge, which the last one finds."""
         _, second, last = map(int, demo._AGES.split(","))
-        root = demo._hurried(_call(kind).root)
+        root = demo.hurried(_call(kind).root)
         latest = max(node.posted_after_seconds for node in root.walk()) / demo._TIME_SCALE
         assert (second < latest < last) if kind == "late_charge" else (latest < second)
 
     def test_the_late_charge_is_no_surprise_to_two_looks_that_agree(self) -> None:
         """Something posts between the first two looks, so that the third is needed."""
         first, second, _ = map(int, demo._AGES.split(","))
-        root = demo._hurried(_call("late_charge").root)
+        root = demo.hurried(_call("late_charge").root)
         posted = [node.posted_after_seconds / demo._TIME_SCALE for node in root.walk()]
         assert any(first + 1 < seconds < second for seconds in posted)
 

@@ -153,7 +153,7 @@ class Demo:
         """A call ends this moment, and Telnyx sends its webhooks."""
         world = self._stage.world
         call = world.generator.make(kind, end=datetime.now(UTC))
-        call = world.telnyx.add(replace(call, root=_hurried(call.root)))
+        call = world.telnyx.add(replace(call, root=hurried(call.root)))
         self._show.changed(self._board.add(call))
         sending = self._sender.send_call(call, paced_from=call.end)
         self._sending.add(asyncio.create_task(sending))
@@ -389,12 +389,12 @@ def _headline(stage: Stage, options: argparse.Namespace) -> str:
     )
 
 
-def _hurried(node: Node) -> Node:
+def hurried(node: Node) -> Node:
     """The same costs, none of which appears after the last look."""
     return replace(
         node,
         posted_after_seconds=min(node.posted_after_seconds, _LATEST_PART_SECONDS),
-        children=tuple(map(_hurried, node.children)),
+        children=tuple(map(hurried, node.children)),
     )
 
 

@@ -1,4 +1,4 @@
-"""A server on loopback inside the running event loop, which starts and stops in no time.
+"""A server inside the running event loop, which starts and stops in no time; on loopback at first.
 
 It takes no signals and says nothing; a stop cuts every connection, as when a machine goes away.
 """
@@ -16,13 +16,14 @@ _LATE_TURNS = 5
 
 
 class LoopbackServer:
-    """Serves an application on 127.0.0.1, as an async context manager. Port 0: any free one.
+    """Serves an application on `host`, as an async context manager. Port 0: any free one.
 
     It may be stopped and started again, on the same port.
     """
 
-    def __init__(self, app: ASGIApp, port: int = 0) -> None:
+    def __init__(self, app: ASGIApp, port: int = 0, host: str = "127.0.0.1") -> None:
         self._app = app
+        self._host = host
         self._wanted_port = port
         self._server: uvicorn.Server | None = None
         self._socket: socket.socket | None = None
@@ -48,7 +49,7 @@ class LoopbackServer:
         """Listens; returns when requests are answered."""
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind(("127.0.0.1", self._wanted_port))
+        self._socket.bind((self._host, self._wanted_port))
         self._wanted_port = self._socket.getsockname()[1]
         config = uvicorn.Config(
             self._app,

@@ -38,6 +38,7 @@ class World:
         *,
         seed: int = 0,
         port: int = 0,
+        host: str = "127.0.0.1",
         latency_seconds: float = 0.0,
         time_scale: float = 1.0,
         clock: Clock = time.time,
@@ -55,7 +56,7 @@ class World:
         )
         self.slack = SlackWorld(clock=clock)
         self._more: dict[str, ASGIApp] = {}
-        self._server = LoopbackServer(self._serve, port)
+        self._server = LoopbackServer(self._serve, port, host)
 
     async def __aenter__(self) -> Self:
         await self._server.start()
@@ -76,7 +77,7 @@ class World:
 
     @property
     def url(self) -> str:
-        """The server's own URL."""
+        """The server's own URL, on this machine."""
         return f"http://127.0.0.1:{self._server.port}"
 
     @property
