@@ -37,6 +37,7 @@ _PASSED_ON_PREFIX: Final = "COVERAGE_"
 # Below the range that Linux and macOS give to outgoing connections, so that none can take a port
 # between our looking and the server's binding.
 _PORTS: Final = range(20_000, 32_000)
+_SLICES: Final = 8
 _PR_SET_PDEATHSIG: Final = 1
 
 _running: "weakref.WeakSet[Process]" = weakref.WeakSet()
@@ -49,11 +50,18 @@ class ProcessFailed(Exception):
 
 def free_port() -> int:
     """A port on 127.0.0.1 that nothing listens on, never the same one twice."""
-    for port in random.sample(_PORTS, 200):
+    for port in random.sample(_own_ports(), 200):
         if port not in _handed_out and is_free(port):
             _handed_out.add(port)
             return port
     raise OSError(f"no free port between {_PORTS.start} and {_PORTS.stop}")
+
+
+def _own_ports() -> range:
+    """Each process of a test run has ports of its own: another could bind one that it looked at."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SLICES
+    size = len(_PORTS) // _SLICES
+    return _PORTS[number * size : (number + 1) * size]
 
 
 def is_free(port: int) -> bool:
