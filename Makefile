@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+DETECTION := .venv-detection
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
@@ -10,10 +11,10 @@ ARGS ?=
 # An empty environment but for what is needed: a developer's settings must not decide a test.
 CLEAN := env -u REDIS_URL -u TELNYX_API_KEY -u TELNYX_PUBLIC_KEY -u SLACK_WEBHOOK_URL
 
-.PHONY: setup demo run test bench chaos fuzz audit lint types imports pytest format lock docs clean help
+.PHONY: setup demo run test bench bench-detection chaos fuzz audit lint types imports pytest format lock docs clean help
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tollwatch needs Python 3.11 or later; set PYTHON=/path/to/python3")'
@@ -54,6 +55,16 @@ pytest: $(VENV)/.dev
 bench: $(VENV)/.dev ## The benchmarks, as a table with ratios
 	@$(CLEAN) $(BIN)/python -m tests.bench $(ARGS)
 
+$(DETECTION)/.installed: requirements/detection.txt
+	$(PYTHON) -m venv $(DETECTION)
+	$(DETECTION)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# One thread for each: the libraries would take all cores for matrices of nine columns.
+bench-detection: $(VENV)/.demo $(DETECTION)/.installed ## How well anomalies are found, beside other ways (minutes)
+	@$(CLEAN) OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
+		$(DETECTION)/bin/python -m tests.bench.detection $(ARGS)
+
 fuzz: $(VENV)/.dev ## Some 200,000 made-up requests and conversations for the public port
 	$(CLEAN) HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz $(ARGS)
 
@@ -80,7 +91,9 @@ lock: | $(VENV)/bin/python ## Pin the dependencies anew (ARGS=--upgrade: at thei
 	$(COMPILE) -o requirements/run.txt
 	$(COMPILE) --group demo -c requirements/run.txt -o requirements/demo.txt
 	$(COMPILE) --group dev -c requirements/demo.txt -o requirements/dev.txt
+	$(COMPILE) --group detection -c requirements/dev.txt -o requirements/detection.txt
 
 clean: ## Remove what the targets made, but for ./data
-	rm -rf $(VENV) $(VENV)-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	rm -rf $(VENV) $(VENV)-audit $(DETECTION) build/detection .mypy_cache .ruff_cache .pytest_cache \
+		.hypothesis .import_linter_cache \
 		.coverage .coverage.*

@@ -124,8 +124,10 @@ class Step:
     score: float
 
 
-def steps(sessions: Sequence[Session], counter: Callable[[], Counter], begin: float) -> list[Step]:
-    """All steps of the account and of each cohort that are above nothing at all."""
+def steps(
+    sessions: Sequence[Session], counter: Callable[[], Counter], begin: float, *, above: float = 0.0
+) -> list[Step]:
+    """The steps of the account and of each cohort that score above so much."""
     found = []
     for cohort, ends in _series(sessions).items():
         counts = _counts(ends, begin)
@@ -134,7 +136,7 @@ def steps(sessions: Sequence[Session], counter: Callable[[], Counter], begin: fl
             found += [
                 Step(kind, cohort, end, score)
                 for kind, score in (("velocity", many), ("drop", few))
-                if score > 0
+                if score > above
             ]
     return found
 

@@ -37,7 +37,8 @@ class Comparison:
         What both found or both missed says nothing about which is better.
         """
         pairs = self.ours + self.theirs
-        return sum(math.comb(pairs, k) for k in range(self.theirs, pairs + 1)) / 2**pairs
+        as_many = sum(math.comb(pairs, found) for found in range(self.theirs, pairs + 1))
+        return as_many / math.pow(2, pairs)
 
     @property
     def is_behind(self) -> bool:

@@ -18,7 +18,7 @@ DAY: Final = 86_400.0
 LEAST_HISTORY: Final = 30
 """Calls of a cohort before it is used; until then the whole account stands for it."""
 _NARROWEST: Final = 0.05
-"""No band is narrower than this share of its centre: calls that all cost the same have no spread."""
+"""No band is narrower than this share of its centre: equal costs have no spread."""
 _SMALLEST: Final = 1e-4
 _REFRESHED_EVERY: Final = 10
 
@@ -63,7 +63,9 @@ class TelnyxExample:
 class Model(Protocol):
     """What one cohort's or account's past says of a call's measures."""
 
-    count: int
+    @property
+    def count(self) -> int:
+        """How many calls it has seen."""
 
     def distance(self, values: Sequence[float]) -> float:
         """How far off they are."""
@@ -176,7 +178,7 @@ class MedianMad:
 
     _OF_A_NORMAL: Final = 1.4826
     _NARROWEST: Final = 0.25
-    """Of logarithms. Where most calls have one rate and a few another, half of them have no spread."""
+    """Of logarithms. Where most calls have one rate, the median deviation is zero."""
 
     def __init__(self, size: int = 400) -> None:
         self._window = Window(size)

@@ -15,7 +15,7 @@ VISIBLE: Final = ("easy", "medium", "hard")
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What a session is. `kind` None: normal; `neutral`: neither found nor false, whatever is said."""
+    """What a session is. Without a `kind` normal; if `neutral`, no alert is right or false."""
 
     kind: str | None = None
     size: str | None = None

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from tests.bench.detection.timeline import SETTLING_SECONDS, Alert
+from tests.bench.detection.timeline import Alert
 
 COMMAND: Final = (".venv/bin/tollwatch", "backtest")
 NAME: Final = "tollwatch"
@@ -68,9 +68,7 @@ def policy(budget_per_day: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def backtest(
-    file: Path, budget_per_day: str | None, command: Sequence[str] = COMMAND
-) -> Backtest:
+def backtest(file: Path, budget_per_day: str | None, command: Sequence[str] = COMMAND) -> Backtest:
     """Runs it over a file. Raises WrongOutput."""
     with tempfile.TemporaryDirectory() as folder:
         rules = Path(folder) / "policy.yaml"
@@ -100,17 +98,6 @@ def read(lines: Iterable[str]) -> Backtest:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise WrongOutput(f"line {number}: {error!r} in {line[:200]}") from error
     return Backtest(tuple(sessions), tuple(findings))
-
-
-def session_alerts(
-    sessions: Sequence[Said], ended: Sequence[float], within: Sequence[str | None]
-) -> list[Alert]:
-    """The alerted sessions as alerts in time: when they have settled."""
-    return [
-        Alert("session", end + SETTLING_SECONDS, end, end, said.score, within=kind)
-        for said, end, kind in zip(sessions, ended, within, strict=True)
-        if said.anomalous
-    ]
 
 
 def _session(said: Mapping[str, Any]) -> Said:

@@ -13,9 +13,7 @@ def main() -> None:
     """Writes what is missing, a line each."""
     parser = argparse.ArgumentParser(prog="python -m tests.world.month", description=__doc__)
     parser.add_argument("directory", type=Path)
-    parser.add_argument(
-        "--seeds", type=int, nargs="*", default=[*TUNING_SEEDS, *REPORTING_SEEDS]
-    )
+    parser.add_argument("--seeds", type=int, nargs="*", default=[*TUNING_SEEDS, *REPORTING_SEEDS])
     parser.add_argument("--customers", nargs="*", choices=list(CUSTOMERS), default=list(CUSTOMERS))
     arguments = parser.parse_args()
     for seed in arguments.seeds:

@@ -1,4 +1,4 @@
-"""The customers of the month: flows of calls, their seasons, and what is odd about them but fine."""
+"""The customers of the month: flows of calls, their seasons, and what is odd but fine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,8 @@ OTHER_MODELS: Final = ("openai/gpt-4o", "Qwen/Qwen3-235B-A22B", "anthropic/claud
 _DAY: Final[Mapping[str, tuple[float, ...]]] = MappingProxyType(
     {
         # By local hour; only the proportions count.
-        "always": (6, 5, 5, 5, 5, 6, 8, 9, 10, 11, 11, 11, 11, 11, 11, 11, 11, 11, 10, 10, 9, 8, 7, 6),
+        "always": (6, 5, 5, 5, 5, 6, 8, 9, 10, 11, 11, 11, 11, 11, 11, 11, 11, 11, 10, 10, 9, 8,
+                   7, 6),
         "office": (0.4, 0.2, 0.2, 0.2, 0.3, 0.6, 2, 6, 14, 18, 19, 17, 13, 15, 17, 17, 15, 11, 6, 3,
                    2, 1.4, 0.9, 0.6),
         "evening": (3, 1.5, 0.8, 0.5, 0.4, 0.5, 1, 2, 3, 4, 5, 7, 8, 7, 6, 7, 9, 12, 16, 19, 18, 14,
@@ -71,7 +72,7 @@ class Customer:
     """Factor from one day to the next."""
     utc_offset_hours: int = -5
     days: int = 28
-    prices: PriceBook = PriceBook()
+    prices: PriceBook = field(default_factory=PriceBook)
     new_prices: tuple[int, PriceBook] | None = None
     """From that day on, lasting, and right."""
     campaigns: int = 0
@@ -136,9 +137,7 @@ def _weekly() -> Customer:
         Flow("web", "webrtc", 12, 240, 0.6),
     )
     week = (1.35, 1.3, 1.25, 1.3, 1.2, 0.35, 0.15)
-    return Customer(
-        "weekly", flows, week, holidays=(17,), drops=2, budget_per_day=Decimal(30)
-    )
+    return Customer("weekly", flows, week, holidays=(17,), drops=2, budget_per_day=Decimal(30))
 
 
 def _growing() -> Customer:
@@ -221,9 +220,7 @@ def _price_change() -> Customer:
             "DE landline": Decimal("0.0258"),
         },
     )
-    return Customer(
-        "price_change", flows, utc_offset_hours=1, new_prices=(14, new), shared_rates=0
-    )
+    return Customer("price_change", flows, utc_offset_hours=1, new_prices=(14, new), shared_rates=0)
 
 
 def _newcomer() -> Customer:

@@ -1,4 +1,4 @@
-"""Anomalies of single sessions: each changes a plan, the call's tree, or only what Telnyx says of it.
+"""Anomalies of single sessions: each changes a plan, the call's tree, or what Telnyx says of it.
 
 Nothing is added that only anomalies have: the same fields, the same ways to write money and ids.
 """
@@ -274,7 +274,9 @@ def _missing_cost(host: Host, call: Call) -> Call | None:
 
 def _said(host: Host, call: Call) -> Injected:
     amount = host.usd()
-    return Injected(call, amount, lambda analysis: _OF_ANSWERS[host.injection.kind](analysis, amount))
+    return Injected(
+        call, amount, lambda analysis: _OF_ANSWERS[host.injection.kind](analysis, amount)
+    )
 
 
 def _sum_mismatch(analysis: Analysis, amount: Decimal) -> None:

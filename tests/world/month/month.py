@@ -24,7 +24,6 @@ from tests.world.month.table import (
     SESSION_SHARE,
     SIZES,
     SPAN_KINDS,
-
 )
 from tests.world.month.traffic import Traffic, stretched
 
@@ -162,9 +161,7 @@ def _put_spans(spans: Spans, rng: Random) -> None:
         put[kind](day, next(sizes), rng)
 
 
-def _injections(
-    customer: Customer, plans: list[Plan], rng: Random
-) -> dict[str, Injection]:
+def _injections(customer: Customer, plans: list[Plan], rng: Random) -> dict[str, Injection]:
     """So many sessions as the table says get an anomaly; all kinds and sizes in turn."""
     hosts = [plan for plan in plans if plan.answered and plan.label is None and _is_scored(plan)]
     wanted = round(SESSION_SHARE * len(plans))
@@ -183,9 +180,7 @@ def _injections(
 
 
 def _host(injection: Injection, customer: Customer, plans: list[Plan]) -> Plan | None:
-    return next(
-        (plan for plan in plans if inject(injection, plan, _flow(customer, plan))), None
-    )
+    return next((plan for plan in plans if inject(injection, plan, _flow(customer, plan))), None)
 
 
 def _cycled(items: Sequence[T], rng: Random) -> Iterator[T]:

@@ -82,9 +82,7 @@ class Spans:
             if start <= plan.start < end and plan.is_assistant and plan.label is None:
                 rate = plan.prices.assistant_per_minute * factor
                 prices = replace(plan.prices, assistant_per_minute=rate)
-                self.plans[place] = replace(
-                    plan, prices=prices, label=Label(within="shared_rate")
-                )
+                self.plans[place] = replace(plan, prices=prices, label=Label(within="shared_rate"))
                 count += 1
         self.spans.append(Span("shared_rate", size, start, end, "account", sessions=count))
 

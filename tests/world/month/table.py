@@ -75,8 +75,9 @@ SPAN_KINDS: Final[Mapping[str, Sizes]] = MappingProxyType(
         "surge": Sizes("calls per 5 minutes, in times the customer's busiest usual", 12, 6, 3, 1),
         "fraud": Sizes("calls within the hour, at night", 120, 50, 25, 8),
         "drop": Sizes("share of the calls that is left", 0.0, 0.05, 0.2, 0.6),
-        "shared_rate": Sizes("rate of one product for all calls, in times the right one", 3, 2, 1.4,
-                             1.03),
+        "shared_rate": Sizes(
+            "rate of one product for all calls, in times the right one", 3, 2, 1.4, 1.03
+        ),
     }
 )
 

@@ -86,9 +86,7 @@ class Traffic:
     ) -> list[Plan]:
         """So many calls of a flow, evenly by chance within so many minutes."""
         return [
-            self.plan(
-                self.customer.flows[flow], start + timedelta(minutes=rng.uniform(0, minutes))
-            )
+            self.plan(self.customer.flows[flow], start + timedelta(minutes=rng.uniform(0, minutes)))
             for _ in range(calls)
         ]
 
@@ -101,7 +99,9 @@ class Traffic:
         self._made += 1
         key = f"{self.seed}/{self.customer.name}/{self._made}"
         rng = Random(f"{key}/plan")
-        seconds = min(LONGEST_SECONDS, rng.lognormvariate(math.log(flow.median_seconds), flow.sigma))
+        seconds = min(
+            LONGEST_SECONDS, rng.lognormvariate(math.log(flow.median_seconds), flow.sigma)
+        )
         answered = not flow.is_outbound or rng.random() >= flow.failed
         talk = max(_SHORTEST_SECONDS, round(seconds)) if answered else rng.randint(8, 40)
         turns = talk / flow.seconds_per_turn * rng.lognormvariate(0, _TURN_SPREAD)
