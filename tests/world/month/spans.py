@@ -39,7 +39,7 @@ class Spans:
     def surge(self, day: int, size: Size, rng: Random) -> None:
         """One assistant or connection is called far more often than it ever is."""
         customer = self.traffic.customer
-        flow = rng.randrange(min(3, len(customer.flows)))
+        flow = rng.choice(self.traffic.flows_on(day))
         usual = sum(customer.busiest(each) for each in customer.flows) / 12
         per_step = max(SURGE_LEAST[size], SPAN_KINDS["surge"].of(size) * usual)
         calls = round(min(SURGE_MOST, per_step) * SURGE_MINUTES / 5)
@@ -52,7 +52,8 @@ class Spans:
         shape = FRAUD_SHAPES[rng.randrange(3)]
         start = self.traffic.at(day, rng.uniform(*_NIGHT))
         calls = round(SPAN_KINDS["fraud"].of(size))
-        base = self.traffic.burst(len(self.traffic.customer.flows) - 1, start, calls, 60, rng)
+        flow = self.traffic.flows_on(day)[-1]
+        base = self.traffic.burst(flow, start, calls, 60, rng)
         place = self._place(rng)
         dialled = draft_of(base[0]).number(place)
         planned = [_fraudulent(plan, shape, place, dialled, rng) for plan in base]

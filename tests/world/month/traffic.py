@@ -90,6 +90,11 @@ class Traffic:
             for _ in range(calls)
         ]
 
+    def flows_on(self, day: int) -> list[int]:
+        """The places of the flows that have begun by then, at most the first three."""
+        flows = self.customer.flows
+        return [place for place, flow in enumerate(flows) if flow.from_day <= day][:3]
+
     def at(self, day: int, local_hour: float) -> datetime:
         """That hour of the customer's clock on that day, in UTC."""
         return self._utc_day(day) + timedelta(hours=local_hour - self.customer.utc_offset_hours)
@@ -151,7 +156,11 @@ def longest_usual_seconds(flow: Flow) -> float:
 
 
 def stretched(plan: Plan, flow: Flow, seconds: float) -> Plan:
-    """The same call, as long as given. Its turns grow with it, until nobody says much any more."""
+    """The same call, as long as given, with the same end, so that the order of ends stays.
+
+    Its turns grow with it, until nobody says much any more.
+    """
     talk = round(min(seconds, LONGEST_SECONDS - 60))
     turns = min(_MOST_TURNS, max(1, round(talk / flow.seconds_per_turn)))
-    return replace(plan, talk_seconds=talk, turns=turns)
+    start = plan.start + timedelta(seconds=plan.talk_seconds - talk)
+    return replace(plan, start=start, talk_seconds=talk, turns=turns)
