@@ -1,4 +1,4 @@
-"""The labelled months: true to what Telnyx bills, honest about what was injected, silent in the file."""
+"""The labelled months: as Telnyx bills, and with labels that are true and apart."""
 
 import json
 from collections import Counter, defaultdict
@@ -302,7 +302,7 @@ class TestSpans:
 
     @pytest.mark.parametrize("name", ["weekly", "growing"])
     def test_in_a_drop_calls_are_missing(self, name: str) -> None:
-        """At most so many as the size says, but for chance, of what comes a week before or after."""
+        """At most the size's share, but for chance, of what comes a week before or after."""
         sample = month(name)
         starts = [_at(line["started_at"]) for line in sample.lines]
         for span in sample.spans("drop"):

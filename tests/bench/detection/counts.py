@@ -72,19 +72,22 @@ class HourOfWeek:
 
 
 class Ewma:
-    """A quick average against a slow one, in standard deviations."""
+    """A quick average against a slow one, in standard deviations; too few, over about an hour."""
 
     _QUICK: Final = 2 / (3 + 1)
+    _HOUR: Final = 2 / (_STEPS_PER_HOUR + 1)
     _SLOW: Final = 2 / (_STEPS_PER_DAY + 1)
 
     def scores(self, counts: Sequence[int]) -> Iterator[tuple[float, float]]:
         """Of each step."""
-        quick = slow = float(counts[0]) if counts else 0.0
+        quick = hour = slow = float(counts[0]) if counts else 0.0
         for step, count in enumerate(counts):
             quick += self._QUICK * (count - quick)
-            deviation = (quick - slow) / math.sqrt(max(slow, _LEAST_VARIANCE) * self._QUICK)
-            known = step >= _STEPS_PER_DAY
-            yield (deviation, -deviation) if known else (0.0, 0.0)
+            hour += self._HOUR * (count - hour)
+            width = math.sqrt(max(slow, _LEAST_VARIANCE))
+            many = (quick - slow) / (width * math.sqrt(self._QUICK))
+            few = (slow - hour) / (width * math.sqrt(self._HOUR))
+            yield (many, few) if step >= _STEPS_PER_DAY else (0.0, 0.0)
             slow += self._SLOW * (count - slow)
 
 
