@@ -169,6 +169,7 @@ class TestTimeline:
         "alert",
         [
             _velocity(SURGE.start - 1),
+            Alert("velocity", SURGE.start - 60, SURGE.start - 300, SURGE.end),
             _velocity(SURGE.end + GRACE_SECONDS + 1),
             _velocity(SURGE.start + 300, "drop"),
         ],
@@ -350,15 +351,15 @@ class TestCounts:
 
     def test_steps_near_each_other_are_one_finding(self) -> None:
         """It is told at the end of its first step; after a quiet hour a new one begins."""
-        ends = (300.0, 600.0, 900.0, 900.0 + 3601)
+        ends = (300.0, 600.0, 4000.0, 4000.0 + 3601)
         scored = zip(ends, (9, 5, 9, 9), strict=True)
         steps = [Step("velocity", "account", end, score) for end, score in scored]
         low, high = {"velocity": 4.0, "drop": 4.0}, {"velocity": 6.0, "drop": 6.0}
         assert [(a.at, a.start, a.end) for a in counts.findings(steps, low)] == [
-            (300, 0, 900),
-            (4501, 4201, 4501),
+            (300, 0, 4000),
+            (7601, 7301, 7601),
         ]
-        assert len(counts.findings(steps, high)) == 2
+        assert len(counts.findings(steps, high)) == 3
         assert counts.findings(steps, {"velocity": 9.0, "drop": 0.0}) == []
 
     def test_series_of_the_account_and_of_large_cohorts(self) -> None:
