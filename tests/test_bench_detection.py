@@ -362,6 +362,12 @@ class TestCounts:
         assert len(counts.findings(steps, high)) == 3
         assert counts.findings(steps, {"velocity": 9.0, "drop": 0.0}) == []
 
+    def test_a_weekend_is_not_a_workday(self) -> None:
+        """In the first week a quiet Saturday is no drop, since no weekend is known yet."""
+        series = [5] * (5 * 288) + [0] * 288 + [5] * 20
+        few = [few for _, few in counts.HourOfWeek().scores(series)]
+        assert max(few[5 * 288 : 6 * 288]) == 0.0
+
     def test_series_of_the_account_and_of_large_cohorts(self) -> None:
         """Rare cohorts have none of their own."""
         day = [_session(float(at), cohort="a") for at in range(300, 86_400, 900)]
@@ -427,7 +433,8 @@ class TestAdapter:
                 _finding("budget", rung="80"),
             ]
         )
-        got = tollwatch.backtest(tmp_path / "month.ndjson", "30", _fake(tmp_path, output))
+        command = _fake(tmp_path, output)
+        got = tollwatch.backtest(tmp_path / "month.ndjson", ["s1", "s2"], "30", command)
         assert [(s.session_id, s.anomalous, s.score) for s in got.sessions] == [
             ("s1", False, 0.5),
             ("s2", True, 8.0),
@@ -461,7 +468,13 @@ class TestAdapter:
     def test_a_failure_says_what_the_command_said(self, tmp_path: Path) -> None:
         """Its code and its standard error."""
         with pytest.raises(tollwatch.WrongOutput, match="3: what is wrong"):
-            tollwatch.backtest(tmp_path, None, _fake(tmp_path, "", code=3))
+            tollwatch.backtest(tmp_path, [], None, _fake(tmp_path, "", code=3))
+
+    def test_other_sessions_than_asked_for_are_an_error(self, tmp_path: Path) -> None:
+        """Or in another order: what is said would be of other calls."""
+        output = f"{_said('s1', 1, anomalous=False)}\n{_said('s2', 1, anomalous=False)}"
+        with pytest.raises(tollwatch.WrongOutput, match="order"):
+            tollwatch.backtest(tmp_path, ["s2", "s1"], None, _fake(tmp_path, output))
 
     def test_a_tollwatch_without_backtest_is_noticed(self, tmp_path: Path) -> None:
         """So that the alternatives can be shown without it."""

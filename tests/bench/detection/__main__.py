@@ -7,6 +7,7 @@ changes. Exits with 1 where an aim is missed or an alternative finds more.
 import argparse
 import hashlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -53,9 +54,17 @@ def main() -> None:
 
 def _load(seeds: Sequence[int], console: Console) -> list[Recording]:
     with console.status("making months"):
+        _forget_others()
         places = files.write_missing(DIRECTORY, seeds)
     with console.status("reading months"):
         return [load(place) for place in places]
+
+
+def _forget_others() -> None:
+    """Months of other code are of no use any more, and each set takes more than a gigabyte."""
+    for path in DIRECTORY.glob("[0-9a-f]" * 12):
+        if path.name != files.version():
+            shutil.rmtree(path)
 
 
 def _report(tuning: Sequence[Recording], reporting: Sequence[Recording], console: Console) -> bool:
@@ -89,7 +98,7 @@ def _with_ours(
     console: Console,
 ) -> bool:
     with console.status("tollwatch backtest"):
-        runs = {r.name: tollwatch.backtest(r.path, r.budget_per_day) for r in reporting}
+        runs = {recording.name: _backtest(recording) for recording in reporting}
     mine = evaluate.ours(reporting, runs)
     my_spans = evaluate.spans_of_ours(reporting, runs)
     _show([mine, *others], [my_spans, *other_spans], mine.quality().false.of, console)
@@ -102,6 +111,11 @@ def _with_ours(
     for table, _ in results:
         console.print(table)
     return all(passed for _, passed in results)
+
+
+def _backtest(recording: Recording) -> tollwatch.Backtest:
+    ids = [session.id for session in recording.sessions]
+    return tollwatch.backtest(recording.path, ids, recording.budget_per_day)
 
 
 def _show(

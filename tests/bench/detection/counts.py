@@ -5,7 +5,7 @@ threshold is one finding.
 """
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -32,42 +32,53 @@ class Counter(Protocol):
 
 @dataclass(slots=True)
 class Seasons:
-    """What a step usually is at its hour of the week; in the first week, at its hour of the day."""
+    """What a step usually is at its hour of the week.
+
+    In the first week, at that hour of all workdays or weekends; months begin on a Monday.
+    """
 
     _of_week: list[tuple[int, float]] = field(default_factory=lambda: [(0, 0.0)] * 168)
-    _of_day: list[tuple[int, float]] = field(default_factory=lambda: [(0, 0.0)] * 24)
+    _of_day: list[tuple[int, float]] = field(default_factory=lambda: [(0, 0.0)] * 48)
 
     def mean(self, step: int) -> float | None:
         """Calls per step; None before there is a day of history."""
-        hour = step // _STEPS_PER_HOUR
-        for table in (self._of_week, self._of_day):
-            count, total = table[hour % len(table)]
+        for table, place in self._places(step):
+            count, total = table[place]
             if count >= _STEPS_PER_HOUR:
                 return total / count
         return None
 
     def learn(self, step: int, count: int) -> None:
         """Counts a step in."""
-        hour = step // _STEPS_PER_HOUR
-        for table in (self._of_week, self._of_day):
-            seen, total = table[hour % len(table)]
-            table[hour % len(table)] = (seen + 1, total + count)
+        for table, place in self._places(step):
+            seen, total = table[place]
+            table[place] = (seen + 1, total + count)
+
+    def _places(self, step: int) -> tuple[tuple[list[tuple[int, float]], int], ...]:
+        hour = step // _STEPS_PER_HOUR % 168
+        is_weekend = hour >= 5 * 24
+        return (self._of_week, hour), (self._of_day, hour % 24 + 24 * is_weekend)
 
 
 class HourOfWeek:
-    """Standard deviations from the mean of the hour of the week; too few, over the last hour."""
+    """Standard deviations from the mean of the hour of the week; too few, over two hours."""
+
+    _DROP_STEPS: Final = 2 * _STEPS_PER_HOUR
 
     def scores(self, counts: Sequence[int]) -> Iterator[tuple[float, float]]:
         """Of each step."""
         seasons = Seasons()
+        recent: deque[tuple[int, float]] = deque(maxlen=self._DROP_STEPS)
         for step, count in enumerate(counts):
             mean = seasons.mean(step)
             if mean is None:
+                recent.clear()
                 yield 0.0, 0.0
             else:
-                hour = sum(counts[max(0, step - _STEPS_PER_HOUR + 1) : step + 1])
-                usual = mean * _STEPS_PER_HOUR
-                yield _deviation(count, mean), -_deviation(hour, usual)
+                recent.append((count, mean))
+                came, usual = (sum(column) for column in zip(*recent, strict=True))
+                is_full = len(recent) == self._DROP_STEPS
+                yield _deviation(count, mean), -_deviation(came, usual) if is_full else 0.0
             seasons.learn(step, count)
 
 

@@ -1,5 +1,6 @@
 """The tables of `make bench-detection`."""
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -44,15 +45,12 @@ def spans(methods: Sequence[Spans], names: Sequence[str], normal: int) -> Table:
         title="Spans: found / of, median minutes until told (90 % quantile), of the visible ones",
         caption="An alert of a session counts when it has settled, five minutes after its end.",
     )
-    _columns(table, "kind", [method.name for method in methods])
-    for kind in names:
-        table.add_row(kind, *(_span(method, kind) for method in methods))
-    table.add_section()
-    false = [Count(method.false, normal) for method in methods]
-    table.add_row("false findings per 1,000 normal calls", *map(_per_1000, false))
-    table.add_row(
-        "  of those: campaigns, holidays", *(str(method.false_in_fine) for method in methods)
-    )
+    last = ["false findings per 1,000 normal calls", "in campaigns, on holidays"]
+    _columns(table, "detector", [*names, *last])
+    for method in methods:
+        found = [_span(method, kind) for kind in names]
+        false = _per_1000(Count(method.false, normal))
+        table.add_row(method.name, *found, false, str(method.false_in_fine))
     return table
 
 
@@ -113,8 +111,9 @@ def span_comparison(
 
 
 def aims(mine: Sessions, spans: Spans) -> tuple[Table, bool]:
-    """What the detector is to reach, and whether it does."""
-    recall, false = mine.quality().recall, mine.quality().false
+    """What the detector is to reach, and whether it does. False findings are false alerts, too."""
+    recall, of_sessions = mine.quality().recall, mine.quality().false
+    false = Count(of_sessions.found + spans.false, of_sessions.of)
     surges = spans.recall("surge")
     delays = spans.delays("surge")
     rows = (
@@ -173,7 +172,7 @@ def _span(method: Spans, kind: str) -> str:
         return "–"
     if not delays:
         return f"{count.found}/{count.of}"
-    late = delays[int(0.9 * (len(delays) - 1))]
+    late = delays[math.ceil(0.9 * len(delays)) - 1]
     return f"{count.found}/{count.of}, {median(delays) / 60:.0f} ({late / 60:.0f})"
 
 

@@ -68,8 +68,13 @@ def policy(budget_per_day: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def backtest(file: Path, budget_per_day: str | None, command: Sequence[str] = COMMAND) -> Backtest:
-    """Runs it over a file. Raises WrongOutput."""
+def backtest(
+    file: Path,
+    session_ids: Sequence[str],
+    budget_per_day: str | None,
+    command: Sequence[str] = COMMAND,
+) -> Backtest:
+    """Runs it over a file, which holds those sessions. Raises WrongOutput."""
     with tempfile.TemporaryDirectory() as folder:
         rules = Path(folder) / "policy.yaml"
         rules.write_text(policy(budget_per_day))
@@ -79,7 +84,10 @@ def backtest(file: Path, budget_per_day: str | None, command: Sequence[str] = CO
         )
     if run.returncode:
         raise WrongOutput(f"exit code {run.returncode}: {run.stderr.decode(errors='replace')}")
-    return read(run.stdout.decode().splitlines())
+    found = read(run.stdout.decode().splitlines())
+    if [said.session_id for said in found.sessions] != list(session_ids):
+        raise WrongOutput(f"{file}: other sessions than in the file, or in another order")
+    return found
 
 
 def read(lines: Iterable[str]) -> Backtest:
