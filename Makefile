@@ -14,7 +14,7 @@ CLEAN := env -u REDIS_URL -u TELNYX_API_KEY -u TELNYX_PUBLIC_KEY -u SLACK_WEBHOO
 .PHONY: setup demo run test bench bench-detection chaos fuzz audit lint types imports pytest format lock docs clean help
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tollwatch needs Python 3.11 or later; set PYTHON=/path/to/python3")'

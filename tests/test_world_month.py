@@ -388,6 +388,12 @@ class TestFiles:
         assert files.write_missing(tmp_path, [3], ["tiny"]) == [place]
         assert place.lines.read_text() == "kept"
 
+    def test_months_are_as_old_as_the_code_that_makes_them(self) -> None:
+        """The version covers what they are made by, and nothing that has no part in it."""
+        names = {path.stem for path in files.sources()}
+        assert {"month", "table", "traffic", "records", "prices", "envelopes", "clock"} <= names
+        assert not {"slack", "telnyx", "demo", "server"} & names
+
     def test_other_seeds_are_other_files(self, tmp_path: Path) -> None:
         """So that tuning and reporting cannot be mixed up."""
         first, second = (files.written(tmp_path, "tiny", seed) for seed in (1, 2))

@@ -4,6 +4,7 @@ What has been written stays until the simulator's code changes: the directory's 
 code it is.
 """
 
+import ast
 import hashlib
 import json
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from tests.world.month import month
 from tests.world.month.customers import CUSTOMERS
 
 _WORLD: Final = Path(__file__).parent.parent
+_ROOT: Final = _WORLD.parent.parent
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,33 @@ class Written:
 
 
 def version() -> str:
-    """Names the simulator's code: another code may make other months."""
+    """Names the code that makes the months: another code may make others."""
     digest = hashlib.sha256()
-    for path in sorted(_WORLD.rglob("*.py")):
+    for path in sorted(sources()):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def sources() -> set[Path]:
+    """This package's modules, and whatever of the simulator they import."""
+    found: set[Path] = set()
+    waiting = sorted(Path(__file__).parent.glob("*.py"))
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _imported(path)
+    return found
+
+
+def _imported(path: Path) -> list[Path]:
+    """The simulator's modules that a module imports, by any of the two ways to write it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    places = [_ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names]
+    return [place for place in places if _WORLD in place.parents and place.exists()]
 
 
 def written(directory: Path, customer: str, seed: int) -> Written:
