@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+DETECTION := .venv-detection
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
@@ -14,7 +15,8 @@ CLEAN := env -u REDIS_URL -u TELNYX_API_KEY -u TELNYX_PUBLIC_KEY -u SLACK_WEBHOO
 BUILDER ?= docker build
 IMAGE ?= tollwatch
 
-.PHONY: setup demo run test bench chaos fuzz audit lint types imports pytest format lock docs clean help \
+.PHONY: setup demo run test bench bench-detection chaos fuzz audit lint types imports pytest format lock \
+	docs clean help \
 	image image-lint image-test
 
 help: ## List the targets
@@ -58,6 +60,16 @@ pytest: $(VENV)/.dev
 
 bench: $(VENV)/.dev ## The benchmarks, as a table with ratios
 	@$(CLEAN) $(BIN)/python -m tests.bench $(ARGS)
+
+$(DETECTION)/.installed: requirements/detection.txt
+	$(PYTHON) -m venv $(DETECTION)
+	$(DETECTION)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# One thread for each: the libraries would take all cores for matrices of nine columns.
+bench-detection: $(VENV)/.demo $(DETECTION)/.installed ## How well anomalies are found, beside other ways (minutes)
+	@$(CLEAN) OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
+		$(DETECTION)/bin/python -m tests.bench.detection $(ARGS)
 
 fuzz: $(VENV)/.dev ## Some 200,000 made-up requests and conversations for the public port
 	$(CLEAN) HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz $(ARGS)
@@ -103,7 +115,8 @@ lock: | $(VENV)/bin/python ## Pin the dependencies anew (ARGS=--upgrade: at thei
 	$(COMPILE) pyproject.toml --group demo -c requirements/run.txt -o requirements/demo.txt
 	$(COMPILE) pyproject.toml --group dev -c requirements/demo.txt -o requirements/dev.txt
 	$(COMPILE) --group pyproject.toml:image -o requirements/image.txt
+	$(COMPILE) pyproject.toml --group detection -c requirements/dev.txt -o requirements/detection.txt
 
 clean: ## Remove what the targets made, but for ./data
-	rm -rf $(VENV) $(VENV)-audit $(VENV)-image .image .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-image $(DETECTION) .image build/detection .mypy_cache .ruff_cache .pytest_cache \
 		.hypothesis .import_linter_cache .coverage .coverage.*

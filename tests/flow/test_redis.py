@@ -1,8 +1,8 @@
 """Whatever befalls Redis: what was accepted gets its verdict, what cannot be kept is refused."""
 
 import asyncio
-import json
 import contextlib
+import json
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator

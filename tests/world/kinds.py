@@ -79,24 +79,7 @@ def conference(draft: Draft) -> Call:
 
 def failed(draft: Draft) -> Call:
     """Nobody picks up, or the number is wrong: nothing is charged."""
-    cause, source, sip = draft.rng.choice(
-        (
-            ("call_rejected", "callee", "603"),
-            ("user_busy", "callee", "486"),
-            ("no_answer", "callee", "480"),
-            ("originator_cancel", "caller", "487"),
-            ("not_found", "callee", "404"),
-        )
-    )
-    leg = replace(
-        draft.leg(draft.number("US"), draft.number("DE mobile"), "outbound"),
-        answered=None,
-        hangup_cause=cause,
-        hangup_source=source,
-        sip_hangup_cause=sip,
-    )
-    part = draft.parts.sip(leg, draft.prices.sip_outbound_per_minute["DE mobile"])
-    return draft.finish("failed", [leg], [part])
+    return unanswered(draft, "DE mobile")
 
 
 def guide(draft: Draft) -> Call:
@@ -214,11 +197,13 @@ RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType(
 # --- parts that anomalies use as well -----------------------------------------------------------
 
 
-def outbound_assistant(draft: Draft, place: str, *, rate: Decimal | None = None) -> Call:
+def outbound_assistant(
+    draft: Draft, place: str, *, rate: Decimal | None = None, turns: int | None = None
+) -> Call:
     """An AI assistant's call to that place, at the book's rate unless another is given."""
     leg = draft.leg(draft.number("US"), draft.number(place), "outbound")
     charged = draft.prices.sip_outbound_per_minute[place] if rate is None else rate
-    parts = _ai_parts(draft, leg, charged)
+    parts = _ai_parts(draft, leg, charged, turns)
     return draft.finish("ai_outbound", [leg], parts, with_assistant=True)
 
 
@@ -232,6 +217,28 @@ def trunk_call(draft: Draft, place: str, *, rate: Decimal | None = None) -> Call
         draft.parts.sip(outside, charged),
     ]
     return draft.finish("sip_outbound", [inside, outside], parts)
+
+
+def unanswered(draft: Draft, place: str) -> Call:
+    """A call to that place to which nobody answers."""
+    cause, source, sip = draft.rng.choice(
+        (
+            ("call_rejected", "callee", "603"),
+            ("user_busy", "callee", "486"),
+            ("no_answer", "callee", "480"),
+            ("originator_cancel", "caller", "487"),
+            ("not_found", "callee", "404"),
+        )
+    )
+    leg = replace(
+        draft.leg(draft.number("US"), draft.number(place), "outbound"),
+        answered=None,
+        hangup_cause=cause,
+        hangup_source=source,
+        sip_hangup_cause=sip,
+    )
+    part = draft.parts.sip(leg, draft.prices.sip_outbound_per_minute[place])
+    return draft.finish("failed", [leg], [part])
 
 
 def inbound_assistant(draft: Draft, turns: int) -> Call:

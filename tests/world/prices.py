@@ -25,6 +25,11 @@ DESTINATIONS: Final[Mapping[str, Decimal]] = MappingProxyType(
         "DE landline": Decimal("0.0231"),
         "DE mobile": Decimal("0.0401"),
         "NG mobile": Decimal("0.117"),
+        "FR landline": Decimal("0.0078"),
+        "FR mobile": Decimal("0.0312"),
+        "MX mobile": Decimal("0.0212"),
+        "LV mobile": Decimal("0.3650"),
+        "SO mobile": Decimal("0.6820"),
         # Nobody calls these on purpose with an AI assistant.
         "CU": Decimal("0.8920"),
         "premium": Decimal("2.4500"),

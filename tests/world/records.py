@@ -33,7 +33,8 @@ _POSTING: Final = {
     "amd": (20.0, 80.0),
 }
 """Between how many seconds after a call's end the parts of each type appear."""
-_MODEL: Final = "moonshotai/Kimi-K2.6"
+MODEL: Final = "moonshotai/Kimi-K2.6"
+"""The LLM of an assistant unless another is chosen."""
 
 
 def uuid4(rng: Random) -> str:
@@ -51,6 +52,7 @@ class Builder:
     start: datetime
     end: datetime
     connection_id: str
+    model: str = MODEL
     conversation_id: str = field(init=False)
     parts_posted_at: dict[str, float] = field(default_factory=dict)
     """Fixed posting times by record type, in seconds after the end."""
@@ -270,7 +272,7 @@ class Builder:
         record = {
             "id": event_id,
             "created_at": iso_seconds(at),
-            "model": _MODEL,
+            "model": self.model,
             "conversation_id": self.conversation_id if self.rng.random() < 0.8 else None,
             "inference_time": f"{self.rng.uniform(0.3, 1.4):.3f}",
             "user_prompt_tokens": prompt,
