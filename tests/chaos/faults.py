@@ -31,7 +31,8 @@ _AIM_SECONDS: Final = 75.0
 """For so long a fault waits for work that it can hit: others may be keeping everybody from it."""
 _TRIES: Final = 5
 _RESTART_SECONDS: Final = 0.5
-_BURST: Final = 8
+_BURST: Final = 6
+_SLOW_QUESTIONS: Final = 6
 _LOAD_SECONDS: Final = 3.0
 # A command in the append-only file, on the average.
 _COMMAND_BYTES: Final = 250
@@ -80,85 +81,54 @@ class Way:
 @asynccontextmanager
 async def _worker_killed(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """At any moment at which it works on something."""
-    victim = await _busy_worker(site, strike)
-    async with _killed(site, strike, hit, victim):
+    async with _killed(site, strike, hit, await _caught(site, strike)):
         yield
 
 
 @asynccontextmanager
 async def _worker_killed_asking(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """While Telnyx has not answered it yet."""
-    slow = site.world.telnyx.faults.delay(2.0, times=6)
-    await site.until(lambda: slow.taken >= 2, _AIM_SECONDS)
-    victim = await _busy_worker(site, strike)
+    slow = site.world.telnyx.faults.delay(2.0, times=_SLOW_QUESTIONS)
+    await site.until(lambda: slow.taken, _AIM_SECONDS)
+    victim = await _caught(site, strike, keys.DUE)
+    slow.times = slow.taken
     async with _killed(site, strike, hit, victim):
-        slow.times = slow.taken
         yield
 
 
 @asynccontextmanager
 async def _worker_killed_posting(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """Between Slack's answer and the note of it: the one moment that may repeat an alert."""
-    slow = site.slack_world.slack.faults.delay(_SLACK_DELAY_SECONDS, times=_ALL)
+    slack = site.slack_world.slack
+    slow = slack.faults.delay(_SLACK_DELAY_SECONDS, times=_ALL)
     victim: Server | None = None
     for _ in range(_TRIES):
         _provoke_alerts(site)
-        victim = await _stopped_as_it_posted(site)
-        if victim:
+        before = told(slack)
+        victim = await _caught(site, strike, keys.OUTBOX)
+        if victim is None or await _has_told(site, victim, before):
             break
+        # It had not begun to post, or had done so already.
+        _released(site, victim)
     slow.times = 0
-    if victim is None:
-        yield
-        return
     excused = len(site.excuses)
     async with _killed(site, strike, hit, victim):
         # Those that the victim held, and that Slack has taken all the same.
-        told_of = told(site.slack_world.slack)
+        told_of = told(slack)
         hit.met = sum((e.session_id, e.severity) in told_of for e in site.excuses[excused:])
         yield
-
-
-async def _stopped_as_it_posted(site: Site) -> Server | None:
-    """A worker that stands still, while Slack has taken what it was posting and answers."""
-    slack, chosen = site.slack_world.slack, list[Server]()
-
-    async def is_one_posting() -> bool:
-        posting = [lease for lease in await site.leases() if lease.line == keys.OUTBOX]
-        chosen[:] = [w for w in _free(site) if any(_holds(site, w, x) for x in posting)]
-        return bool(chosen)
-
-    before = told(slack)
-    if not await site.until(is_one_posting, _AIM_SECONDS):
-        return None
-    victim = chosen[0]
-    site.handled.add(victim.name)
-    victim.send_signal(signal.SIGSTOP)
-    held = {_subject(x) for x in await site.leases(victim) if x.line == keys.OUTBOX}
-    if await site.until(lambda: held & (told(slack) - before), _SLACK_DELAY_SECONDS + 1):
-        return victim
-    # It had not begun to post, or had done so already.
-    victim.send_signal(signal.SIGCONT)
-    site.handled.discard(victim.name)
-    return None
-
-
-def _holds(site: Site, worker: Server, lease: Lease) -> bool:
-    return lease.is_of(site.ledger.worker_ids.get(worker.name))
-
-
-def _subject(lease: Lease) -> tuple[str, str]:
-    """Session and severity of a leased alert."""
-    session_id, _, severity = lease.id.rpartition(":")
-    return session_id, severity
 
 
 @asynccontextmanager
 async def _worker_stopped(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """A rollout: SIGTERM, and a new one a moment later."""
-    victim = await _busy_worker(site, strike)
-    site.handled.add(victim.name)
+    victim = await _caught(site, strike)
+    if victim is None:
+        yield
+        return
     held = await site.leases(victim)
     hit.in_flight = hit.met = len(held)
+    victim.send_signal(signal.SIGCONT)
     await site.told_to_stop(victim, signal.SIGTERM)
     # What it could not finish it has given back.
     left = [lease for lease in await site.leases() if lease in held]
@@ -170,9 +140,10 @@ async def _worker_stopped(site: Site, strike: Strike, hit: Hit) -> AsyncIterator
 @asynccontextmanager
 async def _worker_paused(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """For longer than its lease; when it goes on, it believes that it still holds it."""
-    victim = await _busy_worker(site, strike)
-    site.handled.add(victim.name)
-    victim.send_signal(signal.SIGSTOP)
+    victim = await _caught(site, strike)
+    if victim is None:
+        yield
+        return
     held = await site.leases(victim)
     hit.in_flight = hit.met = len(held)
     site.excuse(held, "paused")
@@ -180,15 +151,17 @@ async def _worker_paused(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[
     try:
         yield
     finally:
-        victim.send_signal(signal.SIGCONT)
-        site.handled.discard(victim.name)
+        _released(site, victim)
 
 
 @asynccontextmanager
-async def _killed(site: Site, strike: Strike, hit: Hit, victim: Server) -> AsyncIterator[None]:
-    """SIGKILL, after it was made to stand still, so that what it held is known exactly."""
-    site.handled.add(victim.name)
-    victim.send_signal(signal.SIGSTOP)
+async def _killed(
+    site: Site, strike: Strike, hit: Hit, victim: Server | None
+) -> AsyncIterator[None]:
+    """SIGKILL of one that stands still, so that what it held is known exactly."""
+    if victim is None:
+        yield
+        return
     held = await site.leases(victim)
     hit.in_flight = hit.met = len(held)
     _die(site, strike, victim, held)
@@ -209,23 +182,47 @@ async def _back(site: Site, server: Server) -> None:
     site.handled.discard(server.name)
 
 
-async def _busy_worker(site: Site, strike: Strike) -> Server:
-    """One that holds something; which of them, chance decides."""
-    rng = Random(strike.pick)
-    chosen: list[Server] = []
+async def _caught(site: Site, strike: Strike, line: str = "") -> Server | None:
+    """A worker that was made to stand still with work in its hands, of that line if named.
 
-    async def is_one_busy() -> bool:
-        held = await site.leases()
-        chosen[:] = [w for w in _free(site) if any(_holds(site, w, x) for x in held)]
-        return bool(chosen)
+    None where nobody had any for too long. Which of the busy ones, chance decides.
+    """
+    rng, caught = Random(strike.pick), list[Server]()
 
-    await site.until(is_one_busy, _AIM_SECONDS)
-    return rng.choice(chosen or _free(site))
+    def of_line(held: list[Lease]) -> list[Lease]:
+        return [lease for lease in held if not line or lease.line == line]
+
+    async def is_one_caught() -> bool:
+        held = of_line(await site.leases())
+        free = [w for w in site.workers if w.name not in site.handled]
+        busy = [w for w in free if any(site.holds(w, lease) for lease in held)]
+        if not busy:
+            return False
+        victim = rng.choice(busy)
+        site.handled.add(victim.name)
+        victim.send_signal(signal.SIGSTOP)
+        if of_line(await site.leases(victim)):
+            caught.append(victim)
+            return True
+        # It was quicker.
+        _released(site, victim)
+        return False
+
+    await site.until(is_one_caught, _AIM_SECONDS)
+    return caught[0] if caught else None
 
 
-def _free(site: Site) -> list[Server]:
-    """Workers to which nothing is being done."""
-    return [worker for worker in site.workers if worker.name not in site.handled]
+async def _has_told(site: Site, victim: Server, before: set[tuple[str, str]]) -> bool:
+    """Whether Slack takes what the victim, which stands still, was posting."""
+    slack = site.slack_world.slack
+    alerts = (lease.id for lease in await site.leases(victim) if lease.line == keys.OUTBOX)
+    held = {(id, severity) for id, _, severity in (alert.rpartition(":") for alert in alerts)}
+    return await site.until(lambda: held & (told(slack) - before), _SLACK_DELAY_SECONDS + 1)
+
+
+def _released(site: Site, victim: Server) -> None:
+    victim.send_signal(signal.SIGCONT)
+    site.handled.discard(victim.name)
 
 
 # --- web processes --------------------------------------------------------------------------------
@@ -254,8 +251,10 @@ async def _busy_web(site: Site, strike: Strike, hit: Hit) -> Server:
     victim = Random(strike.pick).choice([w for w in site.webs if w.name not in site.handled])
     site.handled.add(victim.name)
     url = f"{victim.url}/webhooks/telnyx"
-    site.traffic.burst(_BURST)
-    await site.until(lambda: site.traffic.under_way(url) >= _BURST, 1, look_seconds=0)
+    for _ in range(_TRIES):
+        site.traffic.burst(_BURST, url)
+        if await site.until(lambda: site.traffic.under_way(url) >= _BURST, 1, look_seconds=0):
+            break
     hit.in_flight = hit.met = site.traffic.under_way(url)
     return victim
 
@@ -589,9 +588,11 @@ def _worker_way(name: str, what: str, begin: Begin) -> Way:
     return _way(name, "workers", what, begin, _questions_answered, seconds=(0.2, 1.0), recovery=5)
 
 
-def _redis_way(name: str, what: str, begin: Begin) -> Way:
+def _redis_way(
+    name: str, what: str, begin: Begin, seconds: tuple[float, float] = (1.5, 3.5)
+) -> Way:
     return _way(
-        name, "redis", what, begin, _all_go_on, seconds=(1.5, 3.5), recovery=3, back=_webhooks_taken
+        name, "redis", what, begin, _all_go_on, seconds=seconds, recovery=3, back=_webhooks_taken
     )
 
 
@@ -646,7 +647,13 @@ WAYS: Final = (
     ),
     _redis_way("Redis restart", "failed operations", _redis_restarted),
     _redis_way("Redis SIGKILL", "failed operations", _redis_killed),
-    _redis_way("Redis SIGSTOP", "failed operations", _redis_paused),
+    _redis_way(
+        # Long enough for what waits for it to give up.
+        "Redis SIGSTOP",
+        "failed operations",
+        _redis_paused,
+        seconds=(3.0, 4.5),
+    ),
     _redis_way("Redis LOADING", "refused commands", _redis_loading),
     _redis_way("Redis OOM", "refused commands", _redis_full),
     _redis_way("Redis READONLY", "refused commands", _redis_read_only),

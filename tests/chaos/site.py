@@ -116,6 +116,8 @@ class Site:
     memory_at_start: dict[str, float] = field(default_factory=dict)
     held_since: dict[Lease, tuple[float, float]] = field(default_factory=dict)
     """By lease, when it was seen first and last, by the monotonic clock."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held, in orderly rounds, by what keeps everybody from working."""
     handled: set[str] = field(default_factory=set)
     """Processes to which something is being done: that they end is no surprise."""
     _watches: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -166,7 +168,11 @@ class Site:
         held = await self.peek(_leases) or []
         if worker is None:
             return held
-        return [lease for lease in held if lease.is_of(self.ledger.worker_ids.get(worker.name))]
+        return [lease for lease in held if self.holds(worker, lease)]
+
+    def holds(self, worker: Server, lease: Lease) -> bool:
+        """Whether it is that worker's, as it runs now."""
+        return lease.is_of(self.ledger.worker_ids.get(worker.name))
 
     async def in_flight(self) -> int:
         """Leased work and webhooks without an answer."""
