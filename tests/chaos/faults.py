@@ -30,12 +30,12 @@ LEASE_SECONDS: Final = 20.0
 _AIM_SECONDS: Final = 75.0
 """For so long a fault waits for work that it can hit: others may be keeping everybody from it."""
 _TRIES: Final = 5
+_RETRY_SECONDS: Final = 0.03
 _RESTART_SECONDS: Final = 0.5
 _BURST: Final = 6
 _SLOW_QUESTIONS: Final = 6
 _LOAD_SECONDS: Final = 3.0
-# A command in the append-only file, on the average.
-_COMMAND_BYTES: Final = 250
+_PADDING: Final = 6000
 _SLACK_DELAY_SECONDS: Final = 1.0
 _STALL_SECONDS: Final = 4.0
 _USED_UP: Final = {
@@ -55,6 +55,14 @@ class Hit:
     met: int = 0
     began: float = field(default_factory=time.monotonic)
     """By the monotonic clock; later than it was called, where it had to wait for work to hit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """A worker that stands still, and all that it has leased."""
+
+    worker: Server
+    held: list[Lease]
 
 
 Begin: TypeAlias = Callable[[Site, Strike, Hit], AbstractAsyncContextManager[None]]
@@ -90,9 +98,9 @@ async def _worker_killed_asking(site: Site, strike: Strike, hit: Hit) -> AsyncIt
     """While Telnyx has not answered it yet."""
     slow = site.world.telnyx.faults.delay(2.0, times=_SLOW_QUESTIONS)
     await site.until(lambda: slow.taken, _AIM_SECONDS)
-    victim = await _caught(site, strike, keys.DUE)
+    caught = await _caught(site, strike, keys.DUE)
     slow.times = slow.taken
-    async with _killed(site, strike, hit, victim):
+    async with _killed(site, strike, hit, caught):
         yield
 
 
@@ -101,32 +109,30 @@ async def _worker_killed_posting(site: Site, strike: Strike, hit: Hit) -> AsyncI
     """Between Slack's answer and the note of it: the one moment that may repeat an alert."""
     slack = site.slack_world.slack
     slow = slack.faults.delay(_SLACK_DELAY_SECONDS, times=_ALL)
-    victim: Server | None = None
+    caught: Caught | None = None
     for _ in range(_TRIES):
-        _provoke_alerts(site)
         before = told(slack)
-        victim = await _caught(site, strike, keys.OUTBOX)
-        if victim is None or await _has_told(site, victim, before):
+        await _met_again(site, slow)
+        caught = await _caught(site, strike, keys.OUTBOX)
+        if caught is None or await _has_told(site, caught, before):
             break
         # It had not begun to post, or had done so already.
-        _released(site, victim)
+        _released(site, caught.worker)
+        caught = None
     slow.times = 0
-    excused = len(site.excuses)
-    async with _killed(site, strike, hit, victim):
-        # Those that the victim held, and that Slack has taken all the same.
-        told_of = told(slack)
-        hit.met = sum((e.session_id, e.severity) in told_of for e in site.excuses[excused:])
+    async with _killed(site, strike, hit, caught):
+        hit.met = int(caught is not None)
         yield
 
 
 @asynccontextmanager
 async def _worker_stopped(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """A rollout: SIGTERM, and a new one a moment later."""
-    victim = await _caught(site, strike)
-    if victim is None:
+    caught = await _caught(site, strike)
+    if caught is None:
         yield
         return
-    held = await site.leases(victim)
+    victim, held = caught.worker, caught.held
     hit.in_flight = hit.met = len(held)
     victim.send_signal(signal.SIGCONT)
     await site.told_to_stop(victim, signal.SIGTERM)
@@ -140,11 +146,11 @@ async def _worker_stopped(site: Site, strike: Strike, hit: Hit) -> AsyncIterator
 @asynccontextmanager
 async def _worker_paused(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """For longer than its lease; when it goes on, it believes that it still holds it."""
-    victim = await _caught(site, strike)
-    if victim is None:
+    caught = await _caught(site, strike)
+    if caught is None:
         yield
         return
-    held = await site.leases(victim)
+    victim, held = caught.worker, caught.held
     hit.in_flight = hit.met = len(held)
     site.excuse(held, "paused")
     site.watch_takeovers(strike.kind, held)
@@ -156,25 +162,24 @@ async def _worker_paused(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[
 
 @asynccontextmanager
 async def _killed(
-    site: Site, strike: Strike, hit: Hit, victim: Server | None
+    site: Site, strike: Strike, hit: Hit, caught: Caught | None
 ) -> AsyncIterator[None]:
     """SIGKILL of one that stands still, so that what it held is known exactly."""
-    if victim is None:
+    if caught is None:
         yield
         return
-    held = await site.leases(victim)
-    hit.in_flight = hit.met = len(held)
-    _die(site, strike, victim, held)
-    await asyncio.to_thread(victim.wait)
+    hit.in_flight = hit.met = len(caught.held)
+    _die(site, strike, caught)
+    await asyncio.to_thread(caught.worker.wait)
     await asyncio.sleep(_RESTART_SECONDS)
     yield
-    await _back(site, victim)
+    await _back(site, caught.worker)
 
 
-def _die(site: Site, strike: Strike, victim: Server, held: list[Lease]) -> None:
-    victim.send_signal(signal.SIGKILL)
-    site.excuse(held, "killed")
-    site.watch_takeovers(strike.kind, held)
+def _die(site: Site, strike: Strike, caught: Caught) -> None:
+    caught.worker.send_signal(signal.SIGKILL)
+    site.excuse(caught.held, "killed")
+    site.watch_takeovers(strike.kind, caught.held)
 
 
 async def _back(site: Site, server: Server) -> None:
@@ -182,40 +187,48 @@ async def _back(site: Site, server: Server) -> None:
     site.handled.discard(server.name)
 
 
-async def _caught(site: Site, strike: Strike, line: str = "") -> Server | None:
+async def _caught(site: Site, strike: Strike, line: str = "") -> Caught | None:
     """A worker that was made to stand still with work in its hands, of that line if named.
 
     None where nobody had any for too long. Which of the busy ones, chance decides.
     """
-    rng, caught = Random(strike.pick), list[Server]()
-
-    def of_line(held: list[Lease]) -> list[Lease]:
-        return [lease for lease in held if not line or lease.line == line]
+    rng, found = Random(strike.pick), list[Caught]()
 
     async def is_one_caught() -> bool:
-        held = of_line(await site.leases())
+        held = [lease for lease in await site.leases() if not line or lease.line == line]
         free = [w for w in site.workers if w.name not in site.handled]
         busy = [w for w in free if any(site.holds(w, lease) for lease in held)]
-        if not busy:
-            return False
-        victim = rng.choice(busy)
-        site.handled.add(victim.name)
-        victim.send_signal(signal.SIGSTOP)
-        if of_line(await site.leases(victim)):
-            caught.append(victim)
-            return True
-        # It was quicker.
-        _released(site, victim)
-        return False
+        if busy:
+            found.extend(await _stopped_at_work(site, rng.choice(busy), line))
+        return bool(found)
 
     await site.until(is_one_caught, _AIM_SECONDS)
-    return caught[0] if caught else None
+    return found[0] if found else None
 
 
-async def _has_told(site: Site, victim: Server, before: set[tuple[str, str]]) -> bool:
-    """Whether Slack takes what the victim, which stands still, was posting."""
+async def _stopped_at_work(site: Site, worker: Server, line: str) -> list[Caught]:
+    """The worker with what it held as it was stopped; nothing where it was quicker."""
+    site.handled.add(worker.name)
+    worker.send_signal(signal.SIGSTOP)
+    held = await site.peek(lambda _: site.exact_leases(worker)) or []
+    if any(not line or lease.line == line for lease in held):
+        return [Caught(worker, held)]
+    # Or Redis would not say, and then nobody could tell what is excused.
+    _released(site, worker)
+    return []
+
+
+async def _met_again(site: Site, fault: Fault) -> None:
+    """Returns when Slack has been asked to take one more message, and has not answered yet."""
+    seen = fault.taken
+    _provoke_alerts(site)
+    await site.until(lambda: fault.taken > seen, _AIM_SECONDS)
+
+
+async def _has_told(site: Site, caught: Caught, before: set[tuple[str, str]]) -> bool:
+    """Whether Slack takes what the worker, which stands still, was posting."""
     slack = site.slack_world.slack
-    alerts = (lease.id for lease in await site.leases(victim) if lease.line == keys.OUTBOX)
+    alerts = (lease.id for lease in caught.held if lease.line == keys.OUTBOX)
     held = {(id, severity) for id, _, severity in (alert.rpartition(":") for alert in alerts)}
     return await site.until(lambda: held & (told(slack) - before), _SLACK_DELAY_SECONDS + 1)
 
@@ -291,14 +304,33 @@ async def _redis_paused(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[N
 @asynccontextmanager
 async def _redis_loading(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """Restarted, and slow to read its data."""
-    size = int((await site.redis.info("persistence"))["aof_current_size"])
-    delay = int(_LOAD_SECONDS * 1e6 * _COMMAND_BYTES / max(size, _COMMAND_BYTES))
+    commands = await _padded(site)
+    delay = int(_LOAD_SECONDS * 1e6 / commands)
     async with _aimed(site, hit):
         await asyncio.to_thread(site.valkey.stop)
         await asyncio.to_thread(site.valkey.start_slowly, delay)
         # Its statistics begin with the process.
         hit.met = await _errors(site.redis, "LOADING")
         yield
+
+
+async def _padded(site: Site) -> int:
+    """How many commands there are to load: enough of them, and not all since the beginning.
+
+    Valkey looks at its clients only once in a thousand.
+    """
+    await site.redis.bgrewriteaof()  # type: ignore[no-untyped-call]
+
+    async def is_rewritten() -> bool:
+        found: Any = await site.redis.info("persistence")
+        return not found["aof_rewrite_in_progress"]
+
+    await site.until(is_rewritten, _AIM_SECONDS)
+    async with site.redis.pipeline(transaction=False) as pipe:
+        for number in range(_PADDING):
+            pipe.set("chaos:padding", number, px=60_000)
+        await pipe.execute()
+    return _PADDING + int(await site.redis.dbsize())
 
 
 @asynccontextmanager
@@ -460,7 +492,7 @@ async def _slack_down(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[Non
     """Nothing listens there any more."""
 
     def waiting() -> int:
-        return site.ledger.count("alert waits")
+        return site.ledger.count("alert waits", "alert in doubt")
 
     before = waiting()
     async with site.slack_world.down():
@@ -526,13 +558,21 @@ async def _waiting_alerts(site: Site) -> int:
 async def _everything_killed(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """All processes and Redis at once, with work in all states; then all of them again."""
     site.handled.update(server.name for server in site.servers)
-    await site.until(site.leases, _AIM_SECONDS)
-    for worker in site.workers:
-        worker.send_signal(signal.SIGSTOP)
-    for worker in site.workers:
-        held = await site.leases(worker)
-        hit.met += len(held)
-        _die(site, strike, worker, held)
+    stopped: list[Caught] = []
+
+    async def is_work_caught() -> bool:
+        for worker in site.workers:
+            worker.send_signal(signal.SIGSTOP)
+        stopped[:] = [Caught(worker, await site.exact_leases(worker)) for worker in site.workers]
+        return any(caught.held for caught in stopped)
+
+    while not await is_work_caught():
+        for worker in site.workers:
+            worker.send_signal(signal.SIGCONT)
+        await asyncio.sleep(_RETRY_SECONDS)
+    for caught in stopped:
+        hit.met += len(caught.held)
+        _die(site, strike, caught)
     hit.in_flight = hit.met + site.traffic.under_way()
     for web in site.webs:
         web.send_signal(signal.SIGKILL)

@@ -284,27 +284,36 @@ async def _hurry(
 ) -> None:
     for id in sessions:
         failed = await _field(site.redis, keys.SESSION + id, "failures") not in {"", "0"}
-        if (failed or not failures_only) and await _bring_forward(
-            site.redis, keys.DUE, keys.SESSION, id
-        ):
+        if (failed or not failures_only) and await _bring_forward(site.redis, id):
             drain.hurried_failures += failed
             drain.hurried_holds += not failed
             drain.reasons[await _field(site.redis, keys.SESSION + id, "reason")] += 1
-    if not failures_only:
-        for id in waiting:
-            moved = await _bring_forward(site.redis, keys.OUTBOX, keys.ALERT, id)
-            drain.hurried_alerts += moved
+    if waiting and not failures_only:
+        drain.hurried_alerts += await _hurry_alerts(site.redis)
 
 
-async def _bring_forward(redis: Redis, line: str, prefix: str, id: str) -> bool:
+async def _hurry_alerts(redis: Redis) -> int:
+    """Cut short what the channel waits, and what messages do that Slack may have taken."""
+    now_ms = int(time.time() * 1000)
+    aside = await redis.zrangebyscore(keys.ASIDE, now_ms + _HURRIED_AHEAD_MS, "+inf")
+    if aside:
+        await redis.zadd(keys.ASIDE, dict.fromkeys(aside, now_ms), xx=True)
+    waits_until = float(await _field(redis, keys.SLACK, "next") or 0)
+    if waits_until < now_ms + _HURRIED_AHEAD_MS:
+        return len(aside)
+    await cast("Awaitable[int]", redis.hdel(keys.SLACK, "next"))
+    return len(aside) + 1
+
+
+async def _bring_forward(redis: Redis, session_id: str) -> bool:
     """Make it due now, unless it is at work or due soon."""
     now_ms = int(time.time() * 1000)
-    due = await redis.zscore(line, id)
+    due = await redis.zscore(keys.DUE, session_id)
     if due is None or due < now_ms + _HURRIED_AHEAD_MS:
         return False
-    if await _field(redis, prefix + id, "token"):
+    if await _field(redis, keys.SESSION + session_id, "token"):
         return False
-    return bool(await redis.zadd(line, {id: now_ms}, xx=True, ch=True))
+    return bool(await redis.zadd(keys.DUE, {session_id: now_ms}, xx=True, ch=True))
 
 
 async def _field(redis: Redis, key: str, name: str) -> str:
