@@ -26,6 +26,7 @@ _LIMITS: Final = Limits()
 _BACKLOG: Final = 2048
 # Connections to Redis and to the vendors, and whatever else is open.
 _OTHER_FILES: Final = 2000
+_LATE_COMERS_SECONDS: Final = 0.05
 
 
 class PortInUse(Exception):
@@ -153,9 +154,25 @@ class _Server(uvicorn.Server):
             return
         self._ticking.cancel()
         await asyncio.wait([self._ticking])
+        telling = asyncio.create_task(self._tell_late_comers())
         await self.shutdown(sockets=[self._listener])
+        telling.cancel()
+        await asyncio.wait([telling])
         for connection in self._connections():
             connection.abort()
+
+    async def _tell_late_comers(self) -> None:
+        """Shut down those connections, too, that were accepted as the listener closed.
+
+        uvicorn tells only the ones that it knows at that moment: the others would go on, request
+        after request, until all the time to finish is over.
+        """
+        told: set[BoundedProtocol] = set()
+        while True:
+            await asyncio.sleep(_LATE_COMERS_SECONDS)
+            for connection in set(self._connections()) - told:
+                connection.shutdown()
+                told.add(connection)
 
     def _connections(self) -> list[BoundedProtocol]:
         return cast("list[BoundedProtocol]", list(self.server_state.connections))

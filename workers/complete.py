@@ -129,9 +129,16 @@ class _Work:
         return batch
 
     async def ask(self, fetch: Fetch, batch: Sequence[Event]) -> None:
-        """Ask all at once, and take the answers in the order of the questions."""
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_asked(fetch, event)) for event in batch]
+        """Ask all at once, and take the answers in the order of the questions.
+
+        What `fetch` raises passes through as it is: to the caller a lost Redis is no failure, and
+        must not be hidden in a group.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(_asked(fetch, event)) for event in batch]
+        except ExceptionGroup as raised:
+            raise raised.exceptions[0] from raised
         self.asked |= {key_of(event) for event in batch}
         nodes = _nodes(self.analysis.root)
         targets = [nodes[event.position] for event in batch]

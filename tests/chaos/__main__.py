@@ -27,8 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console = Console(highlight=False, width=_WIDTH_WITHOUT_TERMINAL)
     seed = random.randrange(1 << 20) if given.seed is None else given.seed
     options = Options(given.minutes, seed, given.skew)
-    directory = given.logs or Path(tempfile.mkdtemp(prefix="tollwatch-chaos-"))
-    directory.mkdir(parents=True, exist_ok=True)
+    if given.logs:
+        given.logs.mkdir(parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(prefix=f"tollwatch-chaos-{seed}-", dir=given.logs))
     console.print(f"seed {seed}, about {given.minutes:g} min; logs and data in {directory}")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         default=SKEW_SECONDS,
         help="seconds by which one worker's clock is ahead, and another's behind",
     )
-    parser.add_argument("--logs", type=Path, help="where the logs go; a new directory by default")
+    parser.add_argument("--logs", type=Path, help="where the directory with the logs is made")
     return parser
 
 

@@ -20,6 +20,9 @@ RECOVERY_SECONDS: Final = 90.0
 HELD_SECONDS: Final = 30.0
 """Nobody may hold a session for longer in one go: attempts are short here."""
 
+SUMMARY: Final = "summary"
+"""What a summary has in the place of a severity."""
+
 _TOLD: Final = "posted"
 _SUMMARIZED: Final = "summarized"
 _SETTLED_FATES: Final = frozenset({_TOLD, _SUMMARIZED, "refused"})
@@ -58,6 +61,8 @@ class Told:
     session_id: str
     severity: str
     fate: str
+    summary: str | None = None
+    """The number of the summary that tells of it, or is to."""
 
     @property
     def is_settled(self) -> bool:
@@ -67,11 +72,12 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What Slack took; without a session it is a summary or a notice."""
+    """What Slack took. A summary has its number for a session; a notice has none."""
 
     at: float
     session_id: str | None
     severity: str
+    """`summary` for one of those."""
     text: str = ""
 
 
@@ -117,6 +123,7 @@ class Takeover:
     session_id: str
     seconds: float | None
     hindered_seconds: float = 0.0
+    allowed_seconds: float = TAKEOVER_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +287,21 @@ def _of_fate(expected: Expectation, alert: Told, seen: Observation) -> Iterator[
         yield _about(expected, "not told", f"its alert ({alert.severity}) is {alert.fate}")
     elif alert.fate == _TOLD and not count:
         yield _about(expected, "not told", f"its alert ({alert.severity}) never reached Slack")
+    elif alert.fate == _SUMMARIZED and not _is_told_of(alert.summary, seen):
+        text = f"its alert ({alert.severity}) is said to be in a summary that Slack never got"
+        yield _about(expected, "not told", text)
     elif alert.fate == "refused" and key not in seen.refusals:
         text = f"its alert ({alert.severity}) is refused, and Slack refused no such thing"
         yield _about(expected, "wrongly refused", text)
 
 
+def _is_told_of(summary: str | None, seen: Observation) -> bool:
+    return (summary, SUMMARY) in {(m.session_id, m.severity) for m in seen.messages}
+
+
 def _of_messages(seen: Observation) -> Iterator[Violation]:
     known = {(alert.session_id, alert.severity) for alert in seen.alerts}
+    known |= {(alert.summary, SUMMARY) for alert in seen.alerts if alert.summary}
     for message in seen.messages:
         if message.session_id and (message.session_id, message.severity) not in known:
             text = f"Slack was told ({message.severity}) what the record does not have"
@@ -323,7 +338,7 @@ def _of_faults(seen: Observation) -> Iterator[Violation]:
 def _of_takeovers(seen: Observation) -> Iterator[Violation]:
     for takeover in seen.takeovers:
         seconds = takeover.seconds
-        if seconds is None or seconds - takeover.hindered_seconds > TAKEOVER_SECONDS:
+        if seconds is None or seconds - takeover.hindered_seconds > takeover.allowed_seconds:
             when = "never" if seconds is None else f"after {seconds:.1f} s"
             text = f"{takeover.session_id} ({takeover.kind}): taken up {when}"
             if takeover.hindered_seconds:

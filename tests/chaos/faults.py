@@ -30,11 +30,12 @@ LEASE_SECONDS: Final = 20.0
 _AIM_SECONDS: Final = 75.0
 """For so long a fault waits for work that it can hit: others may be keeping everybody from it."""
 _TRIES: Final = 5
+_RETRY_SECONDS: Final = 0.03
 _RESTART_SECONDS: Final = 0.5
-_BURST: Final = 8
+_BURST: Final = 6
+_SLOW_QUESTIONS: Final = 6
 _LOAD_SECONDS: Final = 3.0
-# A command in the append-only file, on the average.
-_COMMAND_BYTES: Final = 250
+_PADDING: Final = 6000
 _SLACK_DELAY_SECONDS: Final = 1.0
 _STALL_SECONDS: Final = 4.0
 _USED_UP: Final = {
@@ -54,6 +55,14 @@ class Hit:
     met: int = 0
     began: float = field(default_factory=time.monotonic)
     """By the monotonic clock; later than it was called, where it had to wait for work to hit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caught:
+    """A worker that stands still, and all that it has leased."""
+
+    worker: Server
+    held: list[Lease]
 
 
 Begin: TypeAlias = Callable[[Site, Strike, Hit], AbstractAsyncContextManager[None]]
@@ -80,85 +89,52 @@ class Way:
 @asynccontextmanager
 async def _worker_killed(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """At any moment at which it works on something."""
-    victim = await _busy_worker(site, strike)
-    async with _killed(site, strike, hit, victim):
+    async with _killed(site, strike, hit, await _caught(site, strike)):
         yield
 
 
 @asynccontextmanager
 async def _worker_killed_asking(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """While Telnyx has not answered it yet."""
-    slow = site.world.telnyx.faults.delay(2.0, times=6)
-    await site.until(lambda: slow.taken >= 2, _AIM_SECONDS)
-    victim = await _busy_worker(site, strike)
-    async with _killed(site, strike, hit, victim):
-        slow.times = slow.taken
+    slow = site.world.telnyx.faults.delay(2.0, times=_SLOW_QUESTIONS)
+    await site.until(lambda: slow.taken, _AIM_SECONDS)
+    caught = await _caught(site, strike, keys.DUE)
+    slow.times = slow.taken
+    async with _killed(site, strike, hit, caught):
         yield
 
 
 @asynccontextmanager
 async def _worker_killed_posting(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """Between Slack's answer and the note of it: the one moment that may repeat an alert."""
-    slow = site.slack_world.slack.faults.delay(_SLACK_DELAY_SECONDS, times=_ALL)
-    victim: Server | None = None
+    slack = site.slack_world.slack
+    slow = slack.faults.delay(_SLACK_DELAY_SECONDS, times=_ALL)
+    caught: Caught | None = None
     for _ in range(_TRIES):
-        _provoke_alerts(site)
-        victim = await _stopped_as_it_posted(site)
-        if victim:
+        before = told(slack)
+        await _met_again(site, slow)
+        caught = await _caught(site, strike, keys.OUTBOX)
+        if caught is None or await _has_told(site, caught, before):
             break
+        # It had not begun to post, or had done so already.
+        _released(site, caught.worker)
+        caught = None
     slow.times = 0
-    if victim is None:
+    async with _killed(site, strike, hit, caught):
+        hit.met = int(caught is not None)
         yield
-        return
-    excused = len(site.excuses)
-    async with _killed(site, strike, hit, victim):
-        # Those that the victim held, and that Slack has taken all the same.
-        told_of = told(site.slack_world.slack)
-        hit.met = sum((e.session_id, e.severity) in told_of for e in site.excuses[excused:])
-        yield
-
-
-async def _stopped_as_it_posted(site: Site) -> Server | None:
-    """A worker that stands still, while Slack has taken what it was posting and answers."""
-    slack, chosen = site.slack_world.slack, list[Server]()
-
-    async def is_one_posting() -> bool:
-        posting = [lease for lease in await site.leases() if lease.line == keys.OUTBOX]
-        chosen[:] = [w for w in _free(site) if any(_holds(site, w, x) for x in posting)]
-        return bool(chosen)
-
-    before = told(slack)
-    if not await site.until(is_one_posting, _AIM_SECONDS):
-        return None
-    victim = chosen[0]
-    site.handled.add(victim.name)
-    victim.send_signal(signal.SIGSTOP)
-    held = {_subject(x) for x in await site.leases(victim) if x.line == keys.OUTBOX}
-    if await site.until(lambda: held & (told(slack) - before), _SLACK_DELAY_SECONDS + 1):
-        return victim
-    # It had not begun to post, or had done so already.
-    victim.send_signal(signal.SIGCONT)
-    site.handled.discard(victim.name)
-    return None
-
-
-def _holds(site: Site, worker: Server, lease: Lease) -> bool:
-    return lease.is_of(site.ledger.worker_ids.get(worker.name))
-
-
-def _subject(lease: Lease) -> tuple[str, str]:
-    """Session and severity of a leased alert."""
-    session_id, _, severity = lease.id.rpartition(":")
-    return session_id, severity
 
 
 @asynccontextmanager
 async def _worker_stopped(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """A rollout: SIGTERM, and a new one a moment later."""
-    victim = await _busy_worker(site, strike)
-    site.handled.add(victim.name)
-    held = await site.leases(victim)
+    caught = await _caught(site, strike)
+    if caught is None:
+        yield
+        return
+    victim, held = caught.worker, caught.held
     hit.in_flight = hit.met = len(held)
+    victim.send_signal(signal.SIGCONT)
     await site.told_to_stop(victim, signal.SIGTERM)
     # What it could not finish it has given back.
     left = [lease for lease in await site.leases() if lease in held]
@@ -170,38 +146,40 @@ async def _worker_stopped(site: Site, strike: Strike, hit: Hit) -> AsyncIterator
 @asynccontextmanager
 async def _worker_paused(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """For longer than its lease; when it goes on, it believes that it still holds it."""
-    victim = await _busy_worker(site, strike)
-    site.handled.add(victim.name)
-    victim.send_signal(signal.SIGSTOP)
-    held = await site.leases(victim)
+    caught = await _caught(site, strike)
+    if caught is None:
+        yield
+        return
+    victim, held = caught.worker, caught.held
     hit.in_flight = hit.met = len(held)
     site.excuse(held, "paused")
     site.watch_takeovers(strike.kind, held)
     try:
         yield
     finally:
-        victim.send_signal(signal.SIGCONT)
-        site.handled.discard(victim.name)
+        _released(site, victim)
 
 
 @asynccontextmanager
-async def _killed(site: Site, strike: Strike, hit: Hit, victim: Server) -> AsyncIterator[None]:
-    """SIGKILL, after it was made to stand still, so that what it held is known exactly."""
-    site.handled.add(victim.name)
-    victim.send_signal(signal.SIGSTOP)
-    held = await site.leases(victim)
-    hit.in_flight = hit.met = len(held)
-    _die(site, strike, victim, held)
-    await asyncio.to_thread(victim.wait)
+async def _killed(
+    site: Site, strike: Strike, hit: Hit, caught: Caught | None
+) -> AsyncIterator[None]:
+    """SIGKILL of one that stands still, so that what it held is known exactly."""
+    if caught is None:
+        yield
+        return
+    hit.in_flight = hit.met = len(caught.held)
+    _die(site, strike, caught)
+    await asyncio.to_thread(caught.worker.wait)
     await asyncio.sleep(_RESTART_SECONDS)
     yield
-    await _back(site, victim)
+    await _back(site, caught.worker)
 
 
-def _die(site: Site, strike: Strike, victim: Server, held: list[Lease]) -> None:
-    victim.send_signal(signal.SIGKILL)
-    site.excuse(held, "killed")
-    site.watch_takeovers(strike.kind, held)
+def _die(site: Site, strike: Strike, caught: Caught) -> None:
+    caught.worker.send_signal(signal.SIGKILL)
+    site.excuse(caught.held, "killed")
+    site.watch_takeovers(strike.kind, caught.held)
 
 
 async def _back(site: Site, server: Server) -> None:
@@ -209,23 +187,55 @@ async def _back(site: Site, server: Server) -> None:
     site.handled.discard(server.name)
 
 
-async def _busy_worker(site: Site, strike: Strike) -> Server:
-    """One that holds something; which of them, chance decides."""
-    rng = Random(strike.pick)
-    chosen: list[Server] = []
+async def _caught(site: Site, strike: Strike, line: str = "") -> Caught | None:
+    """A worker that was made to stand still with work in its hands, of that line if named.
 
-    async def is_one_busy() -> bool:
-        held = await site.leases()
-        chosen[:] = [w for w in _free(site) if any(_holds(site, w, x) for x in held)]
-        return bool(chosen)
+    None where nobody had any for too long. Which of the busy ones, chance decides.
+    """
+    rng, found = Random(strike.pick), list[Caught]()
 
-    await site.until(is_one_busy, _AIM_SECONDS)
-    return rng.choice(chosen or _free(site))
+    async def is_one_caught() -> bool:
+        held = [lease for lease in await site.leases() if not line or lease.line == line]
+        free = [w for w in site.workers if w.name not in site.handled]
+        busy = [w for w in free if any(site.holds(w, lease) for lease in held)]
+        if busy:
+            found.extend(await _stopped_at_work(site, rng.choice(busy), line))
+        return bool(found)
+
+    await site.until(is_one_caught, _AIM_SECONDS)
+    return found[0] if found else None
 
 
-def _free(site: Site) -> list[Server]:
-    """Workers to which nothing is being done."""
-    return [worker for worker in site.workers if worker.name not in site.handled]
+async def _stopped_at_work(site: Site, worker: Server, line: str) -> list[Caught]:
+    """The worker with what it held as it was stopped; nothing where it was quicker."""
+    site.handled.add(worker.name)
+    worker.send_signal(signal.SIGSTOP)
+    held = await site.peek(lambda _: site.exact_leases(worker)) or []
+    if any(not line or lease.line == line for lease in held):
+        return [Caught(worker, held)]
+    # Or Redis would not say, and then nobody could tell what is excused.
+    _released(site, worker)
+    return []
+
+
+async def _met_again(site: Site, fault: Fault) -> None:
+    """Returns when Slack has been asked to take one more message, and has not answered yet."""
+    seen = fault.taken
+    _provoke_alerts(site)
+    await site.until(lambda: fault.taken > seen, _AIM_SECONDS)
+
+
+async def _has_told(site: Site, caught: Caught, before: set[tuple[str, str]]) -> bool:
+    """Whether Slack takes what the worker, which stands still, was posting."""
+    slack = site.slack_world.slack
+    alerts = (lease.id for lease in caught.held if lease.line == keys.OUTBOX)
+    held = {(id, severity) for id, _, severity in (alert.rpartition(":") for alert in alerts)}
+    return await site.until(lambda: held & (told(slack) - before), _SLACK_DELAY_SECONDS + 1)
+
+
+def _released(site: Site, victim: Server) -> None:
+    victim.send_signal(signal.SIGCONT)
+    site.handled.discard(victim.name)
 
 
 # --- web processes --------------------------------------------------------------------------------
@@ -254,8 +264,10 @@ async def _busy_web(site: Site, strike: Strike, hit: Hit) -> Server:
     victim = Random(strike.pick).choice([w for w in site.webs if w.name not in site.handled])
     site.handled.add(victim.name)
     url = f"{victim.url}/webhooks/telnyx"
-    site.traffic.burst(_BURST)
-    await site.until(lambda: site.traffic.under_way(url) >= _BURST, 1, look_seconds=0)
+    for _ in range(_TRIES):
+        site.traffic.burst(_BURST, url)
+        if await site.until(lambda: site.traffic.under_way(url) >= _BURST, 1, look_seconds=0):
+            break
     hit.in_flight = hit.met = site.traffic.under_way(url)
     return victim
 
@@ -292,14 +304,33 @@ async def _redis_paused(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[N
 @asynccontextmanager
 async def _redis_loading(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """Restarted, and slow to read its data."""
-    size = int((await site.redis.info("persistence"))["aof_current_size"])
-    delay = int(_LOAD_SECONDS * 1e6 * _COMMAND_BYTES / max(size, _COMMAND_BYTES))
+    commands = await _padded(site)
+    delay = int(_LOAD_SECONDS * 1e6 / commands)
     async with _aimed(site, hit):
         await asyncio.to_thread(site.valkey.stop)
         await asyncio.to_thread(site.valkey.start_slowly, delay)
         # Its statistics begin with the process.
         hit.met = await _errors(site.redis, "LOADING")
         yield
+
+
+async def _padded(site: Site) -> int:
+    """How many commands there are to load: enough of them, and not all since the beginning.
+
+    Valkey looks at its clients only once in a thousand.
+    """
+    await site.redis.bgrewriteaof()  # type: ignore[no-untyped-call]
+
+    async def is_rewritten() -> bool:
+        found: Any = await site.redis.info("persistence")
+        return not found["aof_rewrite_in_progress"]
+
+    await site.until(is_rewritten, _AIM_SECONDS)
+    async with site.redis.pipeline(transaction=False) as pipe:
+        for number in range(_PADDING):
+            pipe.set("chaos:padding", number, px=60_000)
+        await pipe.execute()
+    return _PADDING + int(await site.redis.dbsize())
 
 
 @asynccontextmanager
@@ -461,7 +492,7 @@ async def _slack_down(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[Non
     """Nothing listens there any more."""
 
     def waiting() -> int:
-        return site.ledger.count("alert waits")
+        return site.ledger.count("alert waits", "alert in doubt")
 
     before = waiting()
     async with site.slack_world.down():
@@ -527,13 +558,21 @@ async def _waiting_alerts(site: Site) -> int:
 async def _everything_killed(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """All processes and Redis at once, with work in all states; then all of them again."""
     site.handled.update(server.name for server in site.servers)
-    await site.until(site.leases, _AIM_SECONDS)
-    for worker in site.workers:
-        worker.send_signal(signal.SIGSTOP)
-    for worker in site.workers:
-        held = await site.leases(worker)
-        hit.met += len(held)
-        _die(site, strike, worker, held)
+    stopped: list[Caught] = []
+
+    async def is_work_caught() -> bool:
+        for worker in site.workers:
+            worker.send_signal(signal.SIGSTOP)
+        stopped[:] = [Caught(worker, await site.exact_leases(worker)) for worker in site.workers]
+        return any(caught.held for caught in stopped)
+
+    while not await is_work_caught():
+        for worker in site.workers:
+            worker.send_signal(signal.SIGCONT)
+        await asyncio.sleep(_RETRY_SECONDS)
+    for caught in stopped:
+        hit.met += len(caught.held)
+        _die(site, strike, caught)
     hit.in_flight = hit.met + site.traffic.under_way()
     for web in site.webs:
         web.send_signal(signal.SIGKILL)
@@ -589,9 +628,11 @@ def _worker_way(name: str, what: str, begin: Begin) -> Way:
     return _way(name, "workers", what, begin, _questions_answered, seconds=(0.2, 1.0), recovery=5)
 
 
-def _redis_way(name: str, what: str, begin: Begin) -> Way:
+def _redis_way(
+    name: str, what: str, begin: Begin, seconds: tuple[float, float] = (1.5, 3.5)
+) -> Way:
     return _way(
-        name, "redis", what, begin, _all_go_on, seconds=(1.5, 3.5), recovery=3, back=_webhooks_taken
+        name, "redis", what, begin, _all_go_on, seconds=seconds, recovery=3, back=_webhooks_taken
     )
 
 
@@ -646,7 +687,13 @@ WAYS: Final = (
     ),
     _redis_way("Redis restart", "failed operations", _redis_restarted),
     _redis_way("Redis SIGKILL", "failed operations", _redis_killed),
-    _redis_way("Redis SIGSTOP", "failed operations", _redis_paused),
+    _redis_way(
+        # Long enough for what waits for it to give up.
+        "Redis SIGSTOP",
+        "failed operations",
+        _redis_paused,
+        seconds=(3.0, 4.5),
+    ),
     _redis_way("Redis LOADING", "refused commands", _redis_loading),
     _redis_way("Redis OOM", "refused commands", _redis_full),
     _redis_way("Redis READONLY", "refused commands", _redis_read_only),

@@ -6,25 +6,28 @@ from typing import Final
 
 from service.records import Session, Severity
 from service.store import Store
-from tests.chaos.accounting import Message, Outcome, Told
+from tests.chaos.accounting import SUMMARY, Message, Outcome, Told
 from tests.world.slack import Posted, SlackWorld
 
 _SESSION: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SEVERITY: Final = re.compile(r"^\W*(low|medium|high|critical)\b", re.IGNORECASE)
-_OF_MANY: Final = "--summary"
+_SUMMARY: Final = re.compile(r"tollwatch alerts --summary (\d+)")
 """A summary names a few of its calls, and how to list them all."""
 
 
 def read_message(posted: Posted) -> Message:
-    """Whom a message is about; a summary or a notice is about nobody alone."""
+    """Whom a message is about; a summary is about many, and a notice about nobody."""
     severity, session = _SEVERITY.match(posted.text), _SESSION.search(posted.all_text)
-    if severity and session and _OF_MANY not in posted.all_text:
+    summary = _SUMMARY.search(posted.all_text)
+    if summary:
+        return Message(posted.at, summary[1], SUMMARY, posted.text)
+    if severity and session:
         return Message(posted.at, session[0], severity[1].lower(), posted.text)
     return Message(posted.at, None, "", posted.text)
 
 
 def told(slack: SlackWorld) -> set[tuple[str, str]]:
-    """Session and severity of all that Slack was told alone."""
+    """Session and severity of all that Slack was told, summaries included."""
     messages = map(read_message, slack.messages)
     return {(m.session_id, m.severity) for m in messages if m.session_id}
 
@@ -49,7 +52,7 @@ async def alerts(store: Store, ids: Iterable[str]) -> Sequence[Told]:
         for severity in Severity:
             posting = await store.posting(f"{id}:{severity}")
             if posting:
-                found.append(Told(id, severity.value, posting.delivery.value))
+                found.append(Told(id, severity.value, posting.delivery.value, posting.summary))
     return found
 
 

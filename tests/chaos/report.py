@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
-from tests.chaos.accounting import Observation, Struck, told_again
+from tests.chaos.accounting import SUMMARY, Observation, Struck, told_again
 from tests.chaos.run import Drain, Result
 
 _SHOWN_SESSIONS = 3
@@ -73,8 +73,9 @@ def _alerts(seen: Observation) -> dict[str, object]:
     return {
         "decided": len(seen.alerts),
         **{f"of these {fate}": count for fate, count in sorted(fates.items())},
-        "messages of one alert": sum(m.session_id is not None for m in seen.messages),
-        "other messages": sum(m.session_id is None for m in seen.messages),
+        "messages": len(seen.messages),
+        "of these summaries": sum(m.severity == SUMMARY for m in seen.messages),
+        "of these notices": sum(m.session_id is None for m in seen.messages),
         "told again": sum(again.values()),
         "leased as their worker was killed": causes["killed"],
         "leased as their worker was paused for longer than the lease": causes["paused"],

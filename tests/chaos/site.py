@@ -20,9 +20,18 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from service import keys
+from service.outbox import HEAD_START_SECONDS
 from service.store import Store
 from tests.chaos import process as launcher
-from tests.chaos.accounting import Ending, Excuse, Held, Interval, Takeover, overlap
+from tests.chaos.accounting import (
+    TAKEOVER_SECONDS,
+    Ending,
+    Excuse,
+    Held,
+    Interval,
+    Takeover,
+    overlap,
+)
 from tests.chaos.ledger import Ledger
 from tests.chaos.traffic import AGES, TIME_SCALE, Traffic
 from tests.world import processes
@@ -42,10 +51,11 @@ _KEPT_MS: Final = 86_400_000
 _SETTINGS: Final = {"TOLLWATCH_GRACE_SECONDS": str(GRACE_SECONDS)}
 _WORKER_SETTINGS: Final = {
     "TOLLWATCH_FETCH_AFTER_SECONDS": AGES,
-    # Each alert stands for itself, so that each can be accounted for: no folding, no summaries.
+    # Each alert stands for itself as far as may be, so that each can be accounted for: no folding,
+    # and a summary only when the bucket is empty after all.
     "TOLLWATCH_ALERT_COOLDOWN_SECONDS": "0",
-    "TOLLWATCH_ALERT_BURST": "100000",
-    "TOLLWATCH_ALERTS_PER_HOUR": "100000",
+    "TOLLWATCH_ALERT_BURST": "1000",
+    "TOLLWATCH_ALERTS_PER_HOUR": "3600",
     # What Telnyx gave up is not to be found again: that would hide what was lost.
     "TOLLWATCH_RECONCILE_MINUTES": "0",
     **_SETTINGS,
@@ -75,7 +85,7 @@ class LoadingValkey(Valkey):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who works on what: an id of a line, and the token that its holder has."""
+    """Who works on what: a session, or what Slack is being told, and its holder's token."""
 
     line: str
     id: str
@@ -84,11 +94,6 @@ class Lease:
     def is_of(self, worker_id: str | None) -> bool:
         """Whether that worker holds it."""
         return worker_id is not None and self.token.startswith(f"{worker_id}.")
-
-    @property
-    def prefix(self) -> str:
-        """Where the token is kept."""
-        return keys.SESSION if self.line == keys.DUE else keys.ALERT
 
 
 @dataclass(slots=True)
@@ -116,6 +121,8 @@ class Site:
     memory_at_start: dict[str, float] = field(default_factory=dict)
     held_since: dict[Lease, tuple[float, float]] = field(default_factory=dict)
     """By lease, when it was seen first and last, by the monotonic clock."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held, in orderly rounds, by what keeps everybody from working."""
     handled: set[str] = field(default_factory=set)
     """Processes to which something is being done: that they end is no surprise."""
     _watches: set["asyncio.Task[None]"] = field(default_factory=set)
@@ -164,9 +171,15 @@ class Site:
     async def leases(self, worker: Server | None = None) -> list[Lease]:
         """What is leased at this moment, by that worker if named; nothing while Redis is away."""
         held = await self.peek(_leases) or []
-        if worker is None:
-            return held
-        return [lease for lease in held if lease.is_of(self.ledger.worker_ids.get(worker.name))]
+        return [lease for lease in held if worker is None or self.holds(worker, lease)]
+
+    async def exact_leases(self, worker: Server) -> list[Lease]:
+        """What that worker, which stands still, has leased. Redis' errors pass through."""
+        return [lease for lease in await _leases(self.redis) if self.holds(worker, lease)]
+
+    def holds(self, worker: Server, lease: Lease) -> bool:
+        """Whether it is that worker's, as it runs now."""
+        return lease.is_of(self.ledger.worker_ids.get(worker.name))
 
     async def in_flight(self) -> int:
         """Leased work and webhooks without an answer."""
@@ -210,12 +223,12 @@ class Site:
         """All that were watched for, now that all hindrances are known."""
         found = []
         for kind, lease, since, until in self.taken_over:
-            name = lease.id.partition(":")[0]
-            if until is None:
-                found.append(Takeover(kind, name, None))
-            else:
-                hindered = overlap(since, until, self.hindrances)
-                found.append(Takeover(kind, name, until - since, hindered))
+            # A begun post is left to its holder a little longer, who may only have to note it.
+            extra = HEAD_START_SECONDS if lease.line == keys.OUTBOX else 0.0
+            name, allowed = lease.id.partition(":")[0], TAKEOVER_SECONDS + extra
+            seconds = None if until is None else until - since
+            hindered = overlap(since, until or since, self.hindrances)
+            found.append(Takeover(kind, name, seconds, hindered, allowed))
         return found
 
     def note_leases(self, leases: Iterable[Lease]) -> None:
@@ -339,21 +352,24 @@ def _worker(
 
 
 async def _leases(redis: Redis) -> list[Lease]:
-    found: list[Lease] = []
-    for line, prefix in ((keys.DUE, keys.SESSION), (keys.OUTBOX, keys.ALERT)):
-        ids = [id.decode() for id in await redis.zrange(line, 0, -1)]
-        async with redis.pipeline(transaction=False) as pipe:
-            for id in ids:
-                pipe.hget(prefix + id, "token")
-            tokens = await pipe.execute()
-        found += [
-            Lease(line, id, token.decode()) for id, token in zip(ids, tokens, strict=True) if token
-        ]
+    ids = [id.decode() for id in await redis.zrange(keys.DUE, 0, -1)]
+    async with redis.pipeline(transaction=False) as pipe:
+        for id in ids:
+            pipe.hget(keys.SESSION + id, "token")
+        pipe.hmget(keys.SLACK, ["token", "item"])
+        *tokens, (poster, item) = await pipe.execute()
+    found = [
+        Lease(keys.DUE, id, token.decode()) for id, token in zip(ids, tokens, strict=True) if token
+    ]
+    # One lease covers all of Slack.
+    if poster and item:
+        found.append(Lease(keys.OUTBOX, item.decode(), poster.decode()))
     return found
 
 
 async def _token(redis: Redis, lease: Lease) -> str:
-    found = await cast("Awaitable[bytes | None]", redis.hget(lease.prefix + lease.id, "token"))
+    key = keys.SESSION + lease.id if lease.line == keys.DUE else keys.SLACK
+    found = await cast("Awaitable[bytes | None]", redis.hget(key, "token"))
     return (found or b"").decode()
 
 

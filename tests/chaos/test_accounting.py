@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.chaos.accounting import (
+    SUMMARY,
     Ending,
     Excuse,
     Expectation,
@@ -99,6 +100,7 @@ def test_a_run_in_which_everything_held_has_no_violation() -> None:
         ("slow takeover", {"takeovers": [Takeover("worker SIGKILL", "sound", 30.5)]}),
         ("slow takeover", {"takeovers": [Takeover("worker SIGKILL", "sound", 41.0, 10.0)]}),
         ("slow takeover", {"takeovers": [Takeover("worker SIGKILL", "sound", None)]}),
+        ("slow takeover", {"takeovers": [Takeover("worker SIGKILL", "dear", 46.0, 0.0, 45.0)]}),
         ("stuck", {"longest_held": [Held("sound", 31.0)]}),
         ("stuck", {"longest_held": [Held("sound", 50.0, 15.0)]}),
         ("hit nothing", {"strikes": [replace(_STRIKE, met=0)]}),
@@ -151,11 +153,20 @@ def test_a_repetition_is_excused_once_for_each_cause() -> None:
 
 
 def test_what_is_told_in_a_summary_needs_no_message_of_its_own() -> None:
-    """A summarized alert is told; with a message of its own as well, it is told twice."""
-    alerts = [_FINE.alerts[0], Told("dear", "high", "summarized")]
-    summarized = replace(_FINE, alerts=alerts, messages=_FINE.messages[:1])
+    """A summarized alert is told; with a message of its own as well, it is told twice.
+
+    So is everything in a summary that comes twice; and one that never came tells of nothing.
+    """
+    alerts = [_FINE.alerts[0], Told("dear", "high", "summarized", "7")]
+    summary = Message(5.0, "7", SUMMARY)
+    told = [_FINE.messages[0], summary]
+    summarized = replace(_FINE, alerts=alerts, messages=told)
     assert _rules(summarized) == []
-    assert _rules(replace(summarized, messages=_FINE.messages)) == ["told twice"]
+    assert _rules(replace(summarized, messages=[*_FINE.messages, summary])) == ["told twice"]
+    assert _rules(replace(summarized, messages=[*told, summary])) == ["told twice"]
+    assert _rules(replace(summarized, messages=_FINE.messages[:1])) == ["not told"]
+    excuse = Excuse("7", SUMMARY, "killed")
+    assert _rules(replace(summarized, messages=[*told, summary], excuses=[excuse])) == []
 
 
 def test_what_slack_refused_for_good_may_be_refused() -> None:

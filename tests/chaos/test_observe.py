@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.chaos.accounting import Message
+from tests.chaos.accounting import SUMMARY, Message
 from tests.chaos.observe import read_message, refused_for_good, told
 from tests.world.slack import Posted, RefusedPost, SlackWorld
 
@@ -30,15 +30,21 @@ def test_an_alert_is_about_its_session() -> None:
 @pytest.mark.parametrize(
     "posted",
     [
-        _posted("High: 3 calls, 30 USD too much", f"`{_ID}`", "`tollwatch alerts --summary 3`"),
         _posted("tollwatch: Telnyx refuses the key", "for 2 minutes"),
         _posted("", "nothing"),
     ],
-    ids=["summary", "notice", "empty"],
+    ids=["notice", "empty"],
 )
-def test_a_summary_or_a_notice_is_about_nobody_alone(posted: Posted) -> None:
-    """Even where it names sessions."""
+def test_a_notice_is_about_nobody(posted: Posted) -> None:
+    """What says no severity and no session tells of none."""
     assert read_message(posted).session_id is None
+
+
+def test_a_summary_is_about_many() -> None:
+    """It has its number, even though it names some of its sessions."""
+    text = "High: 3 calls, 30 USD too much in all"
+    told_of = read_message(_posted(text, f"`{_ID}`", "• All: `tollwatch alerts --summary 3`"))
+    assert told_of == Message(1.0, "3", SUMMARY, text)
 
 
 def test_what_slack_took_and_what_it_refused_for_good_are_told_apart() -> None:

@@ -17,9 +17,9 @@ from typing import Any, Final, Self
 
 from tests.chaos.accounting import Expectation
 from tests.world.calls import MIX
-from tests.world.clock import utc
+from tests.world.clock import Clock, utc
 from tests.world.model import Call, Node
-from tests.world.webhooks import Delivery, Outcome, Sender, events_for
+from tests.world.webhooks import Delivery, Outcome, Sender, Signer, events_for
 from tests.world.world import World
 
 TIME_SCALE: Final = 80.0
@@ -51,8 +51,9 @@ _ENDS: Final = frozenset({"call.hangup", "call.conversation.ended", "conference.
 class Telnyx(Sender):
     """A sender that knows which attempts are under way, and when one was taken last."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, signer: Signer, url: str, failover_url: str, *, clock: Clock) -> None:
+        super().__init__(signer, url, failover_url, clock=clock)
+        self.first_url = url
         self.under_way: Counter[str] = Counter()
         """By URL, attempts that have begun and have no answer."""
         self.statuses: Counter[int | str] = Counter()
@@ -121,8 +122,11 @@ class Traffic:
         while self._sending:
             await asyncio.wait(self._sending)
 
-    def happen(self, kind: str, *, at_once: bool = False) -> Call:
-        """A call ends this moment; `at_once`: every event of it is delivered at this moment too."""
+    def happen(self, kind: str, *, at_once: bool = False, url: str = "") -> Call:
+        """A call ends this moment; `at_once`: every event of it is delivered at this moment too.
+
+        `url` is where it is delivered first; by default, chance decides.
+        """
         world, number = self._world, self._made
         self._made += 1
         call = world.generator.make(kind, end=utc(world.clock()))
@@ -134,15 +138,15 @@ class Traffic:
             with self._poison.open("a", encoding="ascii") as file:
                 file.write(f"{call.session_id}\n")
         self.expected.append(_expected(call, poisoned=poisoned, unknown=unknown))
-        sender = self._rng.choice(self.senders)
+        sender = self._rng.choice([s for s in self.senders if not url or s.first_url == url])
         for event, after in self._timed(call, at_once=at_once):
             self._start(self._deliver(sender, event, after))
         return call
 
-    def burst(self, count: int) -> None:
-        """So many calls at one moment."""
+    def burst(self, count: int, url: str) -> None:
+        """So many calls at one moment, delivered to that URL."""
         for _ in range(count):
-            self.happen(self._kind(), at_once=True)
+            self.happen(self._kind(), at_once=True, url=url)
 
     # --- what became of it, as far as Telnyx knows ---
 

@@ -719,6 +719,26 @@ def test_no_new_connections_while_finishing(
             assert admin.send(get("/readyz")).answer().status == 503
 
 
+def test_who_connects_as_the_port_closes_is_told_to_go(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Connections that come until the very end are ended with it, and do not go on.
+
+    Several times, since few of them come at the moment that matters.
+    """
+    for _ in range(5):
+        with running(new_loop, Limits()) as server, contextlib.ExitStack() as opened:
+            clients: list[Client] = []
+            with contextlib.suppress(ConnectionError):
+                for number in range(1000):
+                    clients.append(opened.enter_context(server.client()))
+                    clients[-1].send(get())
+                    if number == 100:
+                        server.stop()
+            for client in clients:
+                client.ended()
+
+
 def test_finishing_is_bounded(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """A request that does not finish is cut off, and the server stops."""
     with running(new_loop, finish_seconds=1) as server, server.client() as client:
