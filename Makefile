@@ -56,7 +56,7 @@ imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/.dev
-	$(CLEAN) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report term $(ARGS)
+	$(CLEAN) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal --cov --cov-report term $(ARGS)
 
 bench: $(VENV)/.dev ## The benchmarks, as a table with ratios
 	@$(CLEAN) $(BIN)/python -m tests.bench $(ARGS)

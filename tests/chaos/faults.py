@@ -285,6 +285,21 @@ async def _redis_restarted(site: Site, strike: Strike, hit: Hit) -> AsyncIterato
 
 
 @asynccontextmanager
+async def _redis_restarted_posted(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
+    """Away between Slack's answer and the note of it: the note has to wait, nothing is repeated."""
+    slack = site.slack_world.slack
+    slow = slack.faults.delay(_SLACK_DELAY_SECONDS, times=_ALL)
+    await _met_again(site, slow)
+    slow.times = slow.taken
+    async with _aimed(site, hit):
+        before = len(slack.messages)
+        await asyncio.to_thread(site.valkey.stop)
+        yield
+        hit.met = len(slack.messages) - before
+        await asyncio.to_thread(site.valkey.start)
+
+
+@asynccontextmanager
 async def _redis_killed(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
     """Killed, away for a while, and back with all that it had acknowledged."""
     async with _redis_trouble(site, hit):
@@ -686,6 +701,12 @@ WAYS: Final = (
         recovery=5,
     ),
     _redis_way("Redis restart", "failed operations", _redis_restarted),
+    _redis_way(
+        "Redis restart, posted",
+        "alerts told, not noted",
+        _redis_restarted_posted,
+        seconds=(2.0, 3.5),
+    ),
     _redis_way("Redis SIGKILL", "failed operations", _redis_killed),
     _redis_way(
         # Long enough for what waits for it to give up.
