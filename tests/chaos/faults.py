@@ -27,6 +27,7 @@ from tests.world.processes import Server, free_port
 
 LEASE_SECONDS: Final = 20.0
 """The product's lease: who is silent for longer has lost what it held."""
+TELNYX_LANE: Final = "telnyx"
 _AIM_SECONDS: Final = 75.0
 """For so long a fault waits for work that it can hit: others may be keeping everybody from it."""
 _TRIES: Final = 5
@@ -281,6 +282,21 @@ async def _redis_restarted(site: Site, strike: Strike, hit: Hit) -> AsyncIterato
     async with _redis_trouble(site, hit):
         await asyncio.to_thread(site.valkey.stop)
         yield
+        await asyncio.to_thread(site.valkey.start)
+
+
+@asynccontextmanager
+async def _redis_restarted_posted(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[None]:
+    """Away between Slack's answer and the note of it: the note has to wait, nothing is repeated."""
+    slack = site.slack_world.slack
+    slow = slack.faults.delay(_SLACK_DELAY_SECONDS, times=_ALL)
+    await _met_again(site, slow)
+    slow.times = slow.taken
+    async with _aimed(site, hit):
+        before = len(slack.messages)
+        await asyncio.to_thread(site.valkey.stop)
+        yield
+        hit.met = len(slack.messages) - before
         await asyncio.to_thread(site.valkey.start)
 
 
@@ -639,7 +655,7 @@ def _redis_way(
 def _telnyx_way(name: str, what: str, begin: Begin) -> Way:
     return _way(
         name,
-        "telnyx",
+        TELNYX_LANE,
         what,
         begin,
         _questions_answered,
@@ -686,6 +702,12 @@ WAYS: Final = (
         recovery=5,
     ),
     _redis_way("Redis restart", "failed operations", _redis_restarted),
+    _redis_way(
+        "Redis restart, posted",
+        "alerts told, not noted",
+        _redis_restarted_posted,
+        seconds=(2.0, 3.5),
+    ),
     _redis_way("Redis SIGKILL", "failed operations", _redis_killed),
     _redis_way(
         # Long enough for what waits for it to give up.
