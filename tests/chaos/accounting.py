@@ -23,6 +23,8 @@ HELD_SECONDS: Final = 30.0
 SUMMARY: Final = "summary"
 """What a summary has in the place of a severity."""
 
+_NOTE_SECONDS: Final = 1.5
+"""What noting takes at most where Redis is there."""
 _TOLD: Final = "posted"
 _SUMMARIZED: Final = "summarized"
 _SETTLED_FATES: Final = frozenset({_TOLD, _SUMMARIZED, "refused"})
@@ -88,6 +90,8 @@ class Excuse:
     session_id: str
     severity: str
     cause: Literal["killed", "paused"]
+    since: float = 0.0
+    """What Slack took before that, in unix seconds, there was time enough to remember."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,15 @@ def overlap(since: float, until: float, intervals: Iterable[Interval]) -> float:
     return total
 
 
+def unnoted_since(at: float, away: Iterable[Interval]) -> float:
+    """From when on a post may have had no time to be noted at `at`, for Redis was `away`."""
+    since = at - _NOTE_SECONDS
+    for begin, end in sorted(away, reverse=True):
+        if begin < since <= end:
+            since = begin - _NOTE_SECONDS
+    return since
+
+
 def _of_sessions(seen: Observation) -> Iterator[Violation]:
     for expected in seen.expected:
         outcome = seen.outcomes.get(expected.session_id)
@@ -306,12 +319,17 @@ def _of_messages(seen: Observation) -> Iterator[Violation]:
         if message.session_id and (message.session_id, message.severity) not in known:
             text = f"Slack was told ({message.severity}) what the record does not have"
             yield Violation("unknown alert", f"{message.session_id}: {text}", message.session_id)
-    excused = Counter((excuse.session_id, excuse.severity) for excuse in seen.excuses)
+    excused = Counter((e.session_id, e.severity) for e in seen.excuses if _is_good(e, seen))
     for (session_id, severity), times in told_again(seen).items():
         if times > excused[session_id, severity]:
             text = f"told of it ({severity}) {times + 1} times, excused: "
             text += str(excused[session_id, severity])
             yield Violation("told twice", f"{session_id}: {text}", session_id)
+
+
+def _is_good(excuse: Excuse, seen: Observation) -> bool:
+    key = (excuse.session_id, excuse.severity)
+    return any((m.session_id, m.severity) == key and m.at >= excuse.since for m in seen.messages)
 
 
 def _of_tries(seen: Observation) -> Iterator[Violation]:

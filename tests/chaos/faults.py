@@ -27,6 +27,7 @@ from tests.world.processes import Server, free_port
 
 LEASE_SECONDS: Final = 20.0
 """The product's lease: who is silent for longer has lost what it held."""
+TELNYX_LANE: Final = "telnyx"
 _AIM_SECONDS: Final = 75.0
 """For so long a fault waits for work that it can hit: others may be keeping everybody from it."""
 _TRIES: Final = 5
@@ -654,7 +655,7 @@ def _redis_way(
 def _telnyx_way(name: str, what: str, begin: Begin) -> Way:
     return _way(
         name,
-        "telnyx",
+        TELNYX_LANE,
         what,
         begin,
         _questions_answered,

@@ -22,7 +22,7 @@ from tests.chaos.accounting import (
     overlap,
     violations,
 )
-from tests.chaos.faults import BY_NAME, WAYS, Hit
+from tests.chaos.faults import BY_NAME, TELNYX_LANE, WAYS, Hit
 from tests.chaos.schedule import LAST_LANE, Round, Strike, plan, rounds_in
 from tests.chaos.site import Site, open_site
 
@@ -191,6 +191,8 @@ async def _strike(site: Site, strike: Strike, say: Say) -> _Raw:
     if back:
         await site.until(lambda: back(site, ended), _RECOVERY_SECONDS)
         site.hindrances.append((hit.began, time.monotonic()))
+        if strike.lane != TELNYX_LANE:
+            site.redis_away.append(site.hindrances[-1])
     recovered = await site.until(lambda: way.recovered(site, ended), _RECOVERY_SECONDS)
     now = time.monotonic()
     said = f"met {hit.met} {hit.what}, work went on after {now - ended:.1f} s"
@@ -333,7 +335,7 @@ async def _observe(site: Site, strikes: list[Struck]) -> Observation:
         outcomes=await observe.outcomes(site.store, ids),
         alerts=await observe.alerts(site.store, ids),
         messages=[observe.read_message(posted) for posted in slack.messages],
-        excuses=site.excuses,
+        excuses=site.excuses(),
         refusals=observe.refused_for_good(slack),
         strikes=strikes,
         takeovers=site.takeovers(),

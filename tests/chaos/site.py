@@ -31,6 +31,7 @@ from tests.chaos.accounting import (
     Interval,
     Takeover,
     overlap,
+    unnoted_since,
 )
 from tests.chaos.ledger import Ledger
 from tests.chaos.traffic import AGES, TIME_SCALE, Traffic
@@ -112,7 +113,9 @@ class Site:
     traffic: Traffic
     begun: float = field(default_factory=time.monotonic)
     endings: list[Ending] = field(default_factory=list)
-    excuses: list[Excuse] = field(default_factory=list)
+    stopped_posts: list[tuple[Lease, str, float]] = field(default_factory=list)
+    """Who was posting what when it was killed or paused, and when that was."""
+    redis_away: list[Interval] = field(default_factory=list)
     taken_over: list[tuple[str, Lease, float, float | None]] = field(default_factory=list)
     """Kind of fault, a dead worker's lease, when it died, and when another had it."""
     crashes: list[str] = field(default_factory=list)
@@ -202,10 +205,18 @@ class Site:
 
     def excuse(self, leases: Iterable[Lease], cause: str) -> None:
         """Who was posting these cannot tell whether Slack took them: once more is excused."""
-        for lease in leases:
-            if lease.line == keys.OUTBOX:
-                session_id, _, severity = lease.id.rpartition(":")
-                self.excuses.append(Excuse(session_id, severity, cast("Any", cause)))
+        at = time.monotonic()
+        self.stopped_posts += [(x, cause, at) for x in leases if x.line == keys.OUTBOX]
+
+    def excuses(self) -> list[Excuse]:
+        """All of them, now that it is known when Redis was away."""
+        unix = time.time() - time.monotonic()
+        found = []
+        for lease, cause, at in self.stopped_posts:
+            session_id, _, severity = lease.id.rpartition(":")
+            since = unnoted_since(at, self.redis_away) + unix
+            found.append(Excuse(session_id, severity, cast("Any", cause), since))
+        return found
 
     def watch_takeovers(self, kind: str, leases: Iterable[Lease]) -> None:
         """Note after how long each of a dead worker's leases is another's."""

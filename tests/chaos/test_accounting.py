@@ -24,6 +24,7 @@ from tests.chaos.accounting import (
     Told,
     overlap,
     repetitions,
+    unnoted_since,
     violations,
 )
 
@@ -150,6 +151,16 @@ def test_a_repetition_is_excused_once_for_each_cause() -> None:
     assert _rules(replace(twice, excuses=[Excuse("other", "high", "killed")])) == ["told twice"]
     assert _rules(replace(thrice, excuses=[killed])) == ["told twice"]
     assert _rules(replace(thrice, excuses=[killed, replace(killed, cause="paused")])) == []
+
+
+def test_what_could_have_been_noted_is_not_excused() -> None:
+    """Who is killed long after Slack's answer had time to note it; but not while Redis was away."""
+    twice = replace(_FINE, messages=_again(Message(9.0, "dear", "high")))
+    late, early = (Excuse("dear", "high", "killed", since) for since in (9.5, 8.5))
+    assert _rules(replace(twice, excuses=[late])) == ["told twice"]
+    assert _rules(replace(twice, excuses=[early])) == []
+    assert unnoted_since(20.0, []) == 18.5
+    assert unnoted_since(20.0, [(1, 5), (15, 19.5), (10, 14), (21, 30)]) == 8.5
 
 
 def test_what_is_told_in_a_summary_needs_no_message_of_its_own() -> None:
