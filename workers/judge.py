@@ -6,6 +6,7 @@ other is kept, and alerts only where enough money is in it. Learned baselines wi
 source of reasons beside `_ceilings` and `_billing`.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -277,7 +278,7 @@ def _broken(tree: CostTree) -> Iterator[Reason]:
 def _double_charges(tree: CostTree) -> Iterator[Reason]:
     """The same charge twice: product, identifiers, times and cost are equal, and all present."""
     charges: dict[tuple[object, ...], list[CostEvent]] = {}
-    for event in tree.events:
+    for event in _alike(tree):
         identity = _charge(event)
         if identity:
             charges.setdefault(identity, []).append(event)
@@ -293,6 +294,12 @@ def _double_charges(tree: CostTree) -> Iterator[Reason]:
                 limit=first.cost,
                 excess=first.cost * (len(events) - 1),
             )
+
+
+def _alike(tree: CostTree) -> Iterator[CostEvent]:
+    """Events that share product and cost with another: only they are worth a closer look."""
+    seen = Counter((event.product, event.cost) for event in tree.events if event.cost > 0)
+    return (e for e in tree.events if seen[e.product, e.cost] > 1)
 
 
 def _times(count: int) -> str:

@@ -15,6 +15,7 @@ from workers.analysis import Analysis, Node, Record
 from workers.products import RECORD_TYPES, normalise
 
 _LONGEST_NAME: Final = 100
+_LARGEST_COUNT: Final = 10**15
 _NO_RECORD: Final = Record()
 
 
@@ -178,6 +179,8 @@ def text(value: Any) -> str | None:
 
 def whole_number(value: Any) -> int | None:
     """A count or a number of seconds, 0 or more, or None."""
+    if type(value) is int:  # As nearly all are; a bool is none.
+        return value if 0 <= value <= _LARGEST_COUNT else None
     amount = money(value)
     return int(amount) if amount is not None and amount >= 0 else None
 
