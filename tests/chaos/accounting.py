@@ -85,11 +85,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Excuse:
-    """Why one alert may have been told once more: who was posting it could not remember that."""
+    """Why one alert may have been told once more.
+
+    Who was posting it was killed or paused and could not remember that; or Slack cut the connection
+    off as it had just taken it, and nobody but Slack knows.
+    """
 
     session_id: str
     severity: str
-    cause: Literal["killed", "paused"]
+    cause: Literal["killed", "paused", "cut"]
     since: float = 0.0
     """What Slack took before that, in unix seconds, there was time enough to remember."""
 

@@ -18,8 +18,9 @@ from typing import Any, Final, TypeAlias
 from redis.asyncio import Redis
 
 from service import keys
+from tests.chaos.accounting import Excuse
 from tests.chaos.ledger import REDIS_TROUBLE
-from tests.chaos.observe import told
+from tests.chaos.observe import read_message, told
 from tests.chaos.schedule import LAST_LANE, Kind, Strike
 from tests.chaos.site import Lease, Site
 from tests.world.faults import Fault
@@ -39,6 +40,8 @@ _LOAD_SECONDS: Final = 3.0
 _PADDING: Final = 6000
 _SLACK_DELAY_SECONDS: Final = 1.0
 _STALL_SECONDS: Final = 4.0
+_ANSWER_SECONDS: Final = 0.25
+"""What Slack took so shortly before it went away may have got no answer."""
 _USED_UP: Final = {
     "x-ratelimit-limit": "40, 40;w=60",
     "x-ratelimit-remaining": "0",
@@ -510,8 +513,13 @@ async def _slack_down(site: Site, strike: Strike, hit: Hit) -> AsyncIterator[Non
     def waiting() -> int:
         return site.ledger.count("alert waits", "alert in doubt")
 
-    before = waiting()
+    before, since = waiting(), site.slack_world.clock() - _ANSWER_SECONDS
     async with site.slack_world.down():
+        site.cut_posts += [
+            Excuse(m.session_id, m.severity, "cut", since)
+            for m in map(read_message, site.slack_world.slack.messages)
+            if m.session_id and m.at >= since
+        ]
         hit.in_flight = await _waiting_alerts(site)
         await _until_posting(site, lambda: waiting() > before)
         yield

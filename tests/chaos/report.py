@@ -79,6 +79,7 @@ def _alerts(seen: Observation) -> dict[str, object]:
         "told again": sum(again.values()),
         "leased as their worker was killed": causes["killed"],
         "leased as their worker was paused for longer than the lease": causes["paused"],
+        "taken as Slack went away": causes["cut"],
     }
 
 

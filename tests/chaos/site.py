@@ -115,6 +115,7 @@ class Site:
     endings: list[Ending] = field(default_factory=list)
     stopped_posts: list[tuple[Lease, str, float]] = field(default_factory=list)
     """Who was posting what when it was killed or paused, and when that was."""
+    cut_posts: list[Excuse] = field(default_factory=list)
     redis_away: list[Interval] = field(default_factory=list)
     taken_over: list[tuple[str, Lease, float, float | None]] = field(default_factory=list)
     """Kind of fault, a dead worker's lease, when it died, and when another had it."""
@@ -211,7 +212,7 @@ class Site:
     def excuses(self) -> list[Excuse]:
         """All of them, now that it is known when Redis was away."""
         unix = time.time() - time.monotonic()
-        found = []
+        found = list(self.cut_posts)
         for lease, cause, at in self.stopped_posts:
             session_id, _, severity = lease.id.rpartition(":")
             since = unnoted_since(at, self.redis_away) + unix
