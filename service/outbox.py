@@ -262,12 +262,23 @@ return 1
 """
 )
 
-_BEGIN: Final = """
+# Who held it before may have noted Slack's ok since the claim: then there is nothing left to tell.
+_BEGIN: Final = (
+    _TEXT
+    + _LEAVE
+    + """
 local s = redis.call('HMGET', KEYS[1], 'token', 'failures')
 if s[1] ~= ARGV[1] then return {} end
+local fate = redis.call('HGET', KEYS[2], 'delivery')
+if fate and fate ~= 'waiting' and fate ~= 'folded' then
+  leave(KEYS[1])
+  give_back(KEYS[1], tonumber(ARGV[2]))
+  return {}
+end
 redis.call('HSET', KEYS[1], 'begun', '1')
 return {s[2] or '0', redis.call('HGETALL', KEYS[2])}
 """
+)
 
 # Needs no lease where Slack has taken the message: that is so, whoever may hold the lease by now.
 _CLOSE: Final = (
@@ -499,11 +510,15 @@ class Outbox:
         )
 
     async def begin(self, claim: Claim) -> Begun | None:
-        """What to post, or None where the lease was lost. From now on it may have been posted.
+        """What to post; None where the lease was lost, or it was noted as told since the claim.
+
+        From now on it may have been posted.
 
         Raises msgspec.MsgspecError or ValueError for a record that this version cannot read.
         """
-        found = await self._begin(keys=[keys.SLACK, keys.alert_key(claim.id)], args=[claim.token])
+        found = await self._begin(
+            keys=[keys.SLACK, keys.alert_key(claim.id)], args=[claim.token, _TOKEN]
+        )
         if not found:
             return None
         failures, flat = found

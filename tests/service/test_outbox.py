@@ -339,6 +339,29 @@ async def test_a_late_note_outlives_the_doubt_of_another(
     assert await desk.fate(id) is Delivery.POSTED
 
 
+async def test_a_note_between_anothers_claim_and_its_begin_is_heard(
+    redis: Redis, clock: Clock
+) -> None:
+    """Nothing is told again, the channel is free at once, and no message is charged for it."""
+    one, other = desk_of(redis, clock), desk_of(redis, clock)
+    id = await one.put("s")
+    first = await one.claim()
+    assert first
+    assert await one.outbox.begin(first)
+    clock.ms += LEASE_MS + 1
+    second = await other.claim()
+    assert second
+    assert second.id == id
+    assert await one.outbox.close(first, Delivery.POSTED) == 1
+    before = (await other.outbox.standing(now_ms=clock.ms)).tokens
+    assert await other.outbox.begin(second) is None
+    after = (await other.outbox.standing(now_ms=clock.ms)).tokens
+    assert after == pytest.approx(before + 1)
+    assert await one.fate(id) is Delivery.POSTED
+    await other.put("another", Severity.CRITICAL)
+    assert await other.claim()
+
+
 async def test_what_has_not_begun_is_given_back_with_its_token(desk: Desk) -> None:
     """A claim that is released before its post is free at once; one whose post began is not."""
     id = await desk.put("a")
@@ -624,8 +647,13 @@ class Channel(RuleBasedStateMachine):
             assert self.run(desk.outbox.release({mine.id: mine.token})) == is_holder
             self._not_sent(mine, is_holder)
             return
+        is_open = self._is_open(mine.id)
         begun = self.run(desk.outbox.begin(mine))
-        assert (begun is not None) == is_holder
+        assert (begun is not None) == (is_holder and is_open)
+        if is_holder and not is_open:
+            # Noted by who held it before: it is over, as if it had been given back.
+            self._not_sent(mine, is_holder)
+            return
         if how == "die" or begun is None:
             return
         if how == "ok":
