@@ -112,6 +112,9 @@ class BatchedScript:
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, the callers must hear of it
             answers = [error] * len(batch)
+        if len(answers) != len(batch):
+            lacking = RuntimeError(f"{len(answers)} answers to {len(batch)} calls of a script")
+            answers = [lacking] * len(batch)
         for call, answer in zip(batch, answers, strict=True):
             if call.answer.done():  # Its caller has stopped waiting.
                 continue

@@ -138,7 +138,7 @@ if outcome == 'fine' then
                'first')
     redis.call('DEL', suspects)
   end
-elseif outcome ~= 'limited' and subject ~= '' then
+elseif outcome ~= 'limited' and (subject ~= '' or since) then
   if not first then
     first = now
     redis.call('HSET', gate, 'first', string.format('%.0f', now))
@@ -277,7 +277,10 @@ class Gate:
 
     async def told(self, now_ms: int) -> None:
         """Remember that the operators were told of an outage."""
-        await cast("Awaitable[int]", self._redis.hset(self.key, "told", str(now_ms)))
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.hset(self.key, "told", str(now_ms))
+            pipe.pexpire(self.key, _KEPT_MS)
+            await pipe.execute()
 
     async def left(self) -> int | None:
         """What is left of the present window; None where no limit is known."""

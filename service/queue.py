@@ -26,6 +26,10 @@ from service.gate import ALLOW
 #
 # Behind a backlog what is due now would wait for hours: so where there is more than can be claimed,
 # every second place goes to what became due of late, and both are served in order of due time.
+#
+# What ends its worker is claimed again when its lease ends, and takes all with it that the next
+# worker holds. So after some deaths in a row a session is put off, each by another time: the next
+# one to die then dies of one session alone, and the others are concluded, which clears them.
 _CLAIM: Final = (
     CLOCK
     + ALLOW
@@ -69,17 +73,28 @@ if #found == limit * 2 then
 end
 local most = #found / 2
 if gate ~= due then most = allow(gate, now, most, 0.2) end
+local suspect, most_orphaned = tonumber(ARGV[9]), tonumber(ARGV[10])
+local function spread(id, times)
+  local chance = tonumber(string.sub(redis.sha1hex(id .. times), 1, 4), 16) / 65535
+  return 30000 * 2 ^ (times - suspect) * (0.5 + chance)
+end
 local claimed = {}
 for i = 1, most * 2, 2 do
   local id, key = found[i], prefix .. found[i]
   if redis.call('EXISTS', key) == 0 then
     redis.call('ZREM', due, id)
   else
-    local before = redis.call('HGET', key, 'token')
-    local mine = token .. '.' .. i
-    redis.call('HSET', key, 'token', mine, 'claimed', redis.call('HGET', key, 'rev') or '')
-    redis.call('ZADD', due, lease_end, id)
-    claimed[#claimed + 1] = {id, mine, found[i + 1], before and 1 or 0}
+    local times = 0
+    if redis.call('HGET', key, 'token') then times = redis.call('HINCRBY', key, 'orphaned', 1) end
+    if times >= suspect and times < most_orphaned then
+      redis.call('HDEL', key, 'token')
+      redis.call('ZADD', due, string.format('%.0f', now + spread(id, times)), id)
+    else
+      local mine = token .. '.' .. i
+      redis.call('HSET', key, 'token', mine, 'claimed', redis.call('HGET', key, 'rev') or '')
+      redis.call('ZADD', due, lease_end, id)
+      claimed[#claimed + 1] = {id, mine, found[i + 1], times}
+    end
   end
 end
 return claimed
@@ -116,6 +131,9 @@ return released
 """
 )
 
+_SUSPECT: Final = 5
+MOST_ORPHANED: Final = 10
+"""So many workers in a row that ended in mid-attempt: it is the session, not the workers."""
 FRESH_MS: Final = 300_000
 """What became due within these five minutes is served beside a backlog, not behind it."""
 
@@ -129,6 +147,8 @@ class Claim:
     due_ms: int
     taken_over: bool
     """The last holder's lease ended without a conclusion: it died, or lost Redis for long."""
+    orphaned: int = 0
+    """How many holders in a row it was."""
 
 
 class Line:
@@ -175,11 +195,14 @@ class Line:
         found = await self._claim(
             # A key that is not used must still be one: it may be all that a Redis user is allowed.
             keys=[self._due, self._waiting or self._due, self._gate or self._due],
-            args=[now, limit, lease_ms, token, self._prefix, delay_ms, FRESH_MS, fresh_first],
+            args=[
+                *(now, limit, lease_ms, token, self._prefix, delay_ms),
+                *(FRESH_MS, fresh_first, _SUSPECT, MOST_ORPHANED),
+            ],
         )
         return [
-            Claim(id.decode(), mine.decode(), int(float(score)), bool(before))
-            for id, mine, score, before in found
+            Claim(id.decode(), mine.decode(), int(float(score)), bool(times), int(times))
+            for id, mine, score, times in found
         ]
 
     async def extend(self, held: Mapping[str, str], *, lease_ms: int) -> frozenset[str]:

@@ -61,6 +61,7 @@ RAW_MS: Final = 7 * 86_400_000
 #   at first accepted, ms    rev    grows with each event: what was decided before is old news
 #   end  latest end of an ending event, ms, absent where only a cost event came so far
 #   cost latest time of a cost event, ms        pull  "1" until a fetch has answered it
+#   orphaned  holders in a row whose lease ended without a word
 #   token  who holds the lease                  e:*  the events, packed
 #   watch, verdict, alerted, reason             written by workers
 #   failures  of ours in a row                  kind  of a dead letter
@@ -191,7 +192,7 @@ local rank, cause, score = ARGV[17], ARGV[18], ARGV[19]
 local s = read(key)
 if s.token ~= token then return 'lost' end
 if s.rev ~= rev then
-  redis.call('HDEL', key, 'token')
+  redis.call('HDEL', key, 'token', 'orphaned')
   if effective(s) ~= seen_end then
     place(s, id, ended, due, now, true)
   else
@@ -201,7 +202,7 @@ if s.rev ~= rev then
 end
 if body ~= '' then redis.call('SET', analysis, body, 'PX', ttl) end
 redis.call('HSET', key, 'watch', watch, 'reason', reason, 'state', state)
-redis.call('HDEL', key, 'token', 'failures')
+redis.call('HDEL', key, 'token', 'failures', 'orphaned')
 if answered == '1' then redis.call('HDEL', key, 'pull') end
 if verdict ~= '' then redis.call('HSET', key, 'verdict', verdict) end
 redis.call('ZADD', index, now, id)
@@ -229,15 +230,15 @@ _FAIL: Final = (
 local key, due, index, dead, raw = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local id, token, now, wait, most, kind, reason, answer, kept = unpack(ARGV)
 if redis.call('HGET', key, 'token') ~= token then return -1 end
-if redis.call('HGET', key, 'rev') ~= redis.call('HGET', key, 'claimed') then
+if (redis.call('HGET', key, 'rev') or '') ~= redis.call('HGET', key, 'claimed') then
   -- News came meanwhile: it must not die with what was tried before it.
-  redis.call('HDEL', key, 'token', 'failures')
+  redis.call('HDEL', key, 'token', 'failures', 'orphaned')
   redis.call('ZADD', due, now, id)
   return 0
 end
 if answer ~= '' then redis.call('SET', raw, answer, 'PX', kept) end
 local failures = redis.call('HINCRBY', key, 'failures', 1)
-redis.call('HDEL', key, 'token')
+redis.call('HDEL', key, 'token', 'orphaned')
 redis.call('HSET', key, 'reason', reason)
 redis.call('ZADD', index, now, id)
 if failures < tonumber(most) then

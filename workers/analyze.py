@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from service.dead import kind_of
 from service.logs import get_logger
-from service.queue import Claim
+from service.queue import MOST_ORPHANED, Claim
 from service.records import Conclusion, Session, State, Watch
 from service.store import Concluded, Store
 from workers.analysis import decode_analysis
@@ -31,6 +31,8 @@ from workers.telnyx import TelnyxClient
 from workers.tree import build_tree
 
 MOST_FAILURES: Final = 6
+WORKER_ENDED: Final = "WorkerEnded"
+"""The kind of a dead letter that took its workers with it."""
 # Each request is bounded, and completing is; this is for all of them together.
 _ASK_SECONDS: Final = 180.0
 # Four times as long after each: six tries take about three hours, as the ages do.
@@ -51,8 +53,10 @@ class Analyst:
     async def analyze(self, claim: Claim) -> str:
         """One attempt; its outcome as counted in `tollwatch_attempts`.
 
-        Redis' errors pass through: the lease ends by itself, and the session is due again.
+        Redis' errors pass through: the lease is given back or ends, and the session is due again.
         """
+        if claim.orphaned >= MOST_ORPHANED:
+            return await self._given_up(claim)
         with gathering() as evidence:
             try:
                 return await self._attempt(claim)
@@ -100,6 +104,24 @@ class Analyst:
         tree = build_tree(analysis, CALL_SESSION)
         return Found(analysis, tree, (remark,), whole=not is_cut(tree))
 
+    async def _given_up(self, claim: Claim) -> str:
+        """It is not even tried: whoever did has not lived to tell."""
+        reason = f"{claim.orphaned} workers in a row ended while they worked on it"
+        failures = await self.store.fail(
+            claim.id,
+            claim.token,
+            now_ms=self.now_ms(),
+            first_wait_ms=0,
+            most_failures=1,
+            kind=WORKER_ENDED,
+            reason=reason,
+        )
+        _log.error("given up", reason=reason, failures=failures)
+        if not failures:
+            return "failed"
+        self.metrics.ended.labels(State.DEAD).inc()
+        return "dead"
+
     async def _failed(self, claim: Claim, error: Exception, evidence: Evidence) -> str:
         now_ms = self.now_ms()
         # An error's words may quote what Telnyx sent.
@@ -112,7 +134,7 @@ class Analyst:
             most_failures=MOST_FAILURES,
             kind=kind_of(error),
             reason=reason,
-            raw=evidence.raw(),
+            raw=_kept(evidence),
         )
         dead = failures is not None and failures >= MOST_FAILURES
         _log.error("attempt failed", reason=reason, failures=failures, dead=dead, exc_info=error)
@@ -160,3 +182,12 @@ class Analyst:
 
 def _had_cost(watch: Watch) -> bool:
     return any(fetch.ready for fetch in watch.fetches)
+
+
+def _kept(evidence: Evidence) -> bytes:
+    """What Telnyx answered; nothing where keeping it breaks, too: the failure has to be counted."""
+    try:
+        return evidence.raw()
+    except Exception as error:  # noqa: BLE001
+        _log.error("the answer cannot be kept", exc_info=error)
+        return b""

@@ -10,7 +10,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Final
 
 from arq.connections import ArqRedis
@@ -161,7 +161,7 @@ class Feeder:
         now = timestamp_ms()
         async with self.arq.pipeline(transaction=False) as pipe:
             for claim in claims:
-                args = (claim.id, claim.token, claim.due_ms, claim.taken_over)
+                args = astuple(claim)
                 body = serialize_job(self.job, args, {}, None, now, serializer=self.serialize)
                 pipe.psetex(job_key_prefix + _job_id(claim), _JOB_MS, body)
             pipe.zadd(queue_name, {_job_id(claim): now for claim in claims})

@@ -215,9 +215,14 @@ class WorkerProcess:
         is_session = feeder is self.sessions
 
         async def run(
-            _ctx: dict[str, Any], id: str, token: str, due_ms: int, taken_over: bool
+            _ctx: dict[str, Any],
+            id: str,
+            token: str,
+            due_ms: int,
+            taken_over: bool,
+            orphaned: int = 0,
         ) -> None:
-            claim = Claim(id, token, due_ms, taken_over)
+            claim = Claim(id, token, due_ms, taken_over, orphaned)
             with structlog.contextvars.bound_contextvars(**_named(id, is_session), attempt=token):
                 await self._work(feeder, work, claim)
 

@@ -191,7 +191,9 @@ class Reconciler:
 
     async def through(self, wanted: Span, book: Book, watcher: Watcher) -> Report:
         """Through that span, or what an earlier search left of it."""
-        return await self._search(lambda _, progress: by_hand(progress, wanted), book, watcher)
+        return await self._search(
+            lambda source, progress: by_hand(source, progress, wanted), book, watcher
+        )
 
     async def _search(self, plan: Plan, book: Book, watcher: Watcher) -> Report:
         known = await book.load()

@@ -221,14 +221,19 @@ def by_schedule(source: Source, progress: Progress, *, oldest_ms: int, until_ms:
     return Progress(progress.done, Walk(Span(since_ms, until_ms)))
 
 
-def by_hand(progress: Progress, wanted: Span) -> Progress:
-    """The walk to go on with, or one through what is left of the wanted span; none: it is done."""
+def by_hand(source: Source, progress: Progress, wanted: Span) -> Progress:
+    """The walk to go on with, or one through what is left of the wanted span; none: it is done.
+
+    What is left begins with the overlap: rows of the time before it may have been listed since.
+    """
     walk, done = progress.walk, progress.done
     if walk and _continues(_joined(done, walk.span), wanted):
         return progress
     if done and _continues(done, wanted):
-        left = Span(done.until_ms, wanted.until_ms)
-        return replace(progress, walk=Walk(left) if left.since_ms < left.until_ms else None)
+        if done.until_ms >= wanted.until_ms:
+            return replace(progress, walk=None)
+        since_ms = max(done.until_ms - source.overlap_ms, wanted.since_ms)
+        return replace(progress, walk=Walk(Span(since_ms, wanted.until_ms)))
     return Progress(walk=Walk(wanted))
 
 

@@ -97,3 +97,11 @@ async def test_a_lost_connection_is_told_to_every_caller(redis: Redis) -> None:
     script._script = broken  # type: ignore[assignment]
     answers = await asyncio.gather(*(script(["k"], [1]) for _ in range(3)), return_exceptions=True)
     assert all(isinstance(answer, RedisConnectionError) for answer in answers)
+
+
+async def test_a_script_that_swallows_an_answer_leaves_nobody_waiting(redis: Redis) -> None:
+    """Nil ends Redis' list of answers: all callers hear of it."""
+    script = BatchedScript(redis, "if ARGV[1] == '1' then return nil end return ARGV[1]")
+    answers = await asyncio.gather(*(script(["k"], [n]) for n in (0, 1, 2)), return_exceptions=True)
+    assert any(isinstance(answer, RuntimeError) for answer in answers)
+    assert len(answers) == 3

@@ -259,6 +259,19 @@ async def test_nothing_of_a_gate_stays_for_ever(gate: Gate, redis: Redis) -> Non
     assert [await redis.pttl(name) > 0 for name in names] == [True, True]
 
 
+async def test_a_gate_that_is_told_of_too_late_has_an_end(gate: Gate, redis: Redis) -> None:
+    """What is remembered of an outage that is over does not stay either."""
+    await gate.told(NOW)
+    assert await redis.pttl(gate.key) > 0
+
+
+async def test_a_probe_without_a_session_counts_as_one(gate: Gate) -> None:
+    """A question about a part of a tree that was let through as the probe tells as much."""
+    await fail(gate, "s", now_ms=NOW, heard=Heard.LOCKED)
+    assert await gate.take(now_ms=NOW + 5_000) == 0
+    assert await gate.learn(Heard.DOWN, now_ms=NOW + 5_100) == 10_000
+
+
 # --- the claim ------------------------------------------------------------------------------------
 
 

@@ -673,7 +673,10 @@ class Channel(RuleBasedStateMachine):
         """A worker that lost its lease in the meantime has posted, and says so now."""
         desk, mine = self.held.pop(0)
         if mine.token == self.holder:
-            self.run(desk.outbox.begin(mine))
+            if self.run(desk.outbox.begin(mine)) is None:
+                assert not self._is_open(mine.id), "it was not begun, though nobody has told it"
+                self._not_sent(mine, is_holder=True)
+                return
             self.clock.ms += 30_000
             self._claim(self.desks[0] if desk is self.desks[1] else self.desks[1])
         fates = {id: self._fate(id) for id in self._ids(mine)}

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from service import keys
-from service.queue import FRESH_MS, session_line
-from tests.samples import END_MS
+from service.queue import FRESH_MS, MOST_ORPHANED, session_line
+from service.store import Store
+from tests.samples import END_MS, scheduling
 
 pytestmark = pytest.mark.anyio
 
@@ -95,3 +96,58 @@ async def test_everything_due_is_claimed_once(redis: Redis, ages: list[int], lim
     for is_fresh in (True, False):
         part = [scores[id] for id in found if (scores[id] >= NOW - FRESH_MS) is is_fresh]
         assert part == sorted(part)
+
+
+# --- what ends its workers ------------------------------------------------------------------------
+
+
+async def _taken_over(redis: Redis, now_ms: int, *, limit: int = 50) -> dict[str, int]:
+    """What is claimed at that time, each with how many holders in a row it has orphaned."""
+    claims = await session_line(redis).claim(
+        limit=limit, lease_ms=20_000, token=f"t{now_ms}", now_ms=now_ms
+    )
+    return {each.id: each.orphaned for each in claims}
+
+
+async def test_what_ends_its_worker_is_put_off_and_in_the_end_given_up(redis: Redis) -> None:
+    """Four times it is taken over at once, then after longer and longer, and then no more."""
+    await fill(redis, {"bad": NOW})
+    now, found = NOW, list[tuple[int, int]]()
+    while not found or found[-1][1] < MOST_ORPHANED:
+        for times in (await _taken_over(redis, now)).values():
+            found.append((now, times))
+        now += 5_000
+    # After a pause it is claimed as nobody's.
+    assert [times for _, times in found] == [0, 1, 2, 3, 4, *[0] * 5, MOST_ORPHANED]
+    waits = [later - earlier for (earlier, _), (later, _) in itertools.pairwise(found)]
+    assert waits[:4] == [20_000] * 4
+    assert 35_000 <= waits[4] <= 70_000
+    assert 260_000 <= waits[8] <= 750_000
+
+
+async def test_those_that_died_with_it_are_tried_apart(redis: Redis) -> None:
+    """Sessions that were held by the same dead workers are due again at different times."""
+    await fill(redis, {f"s{number}": NOW for number in range(40)})
+    for death in range(6):
+        await _taken_over(redis, NOW + death * 20_000)
+    due = [score for _, score in await redis.zrange(keys.DUE, 0, -1, withscores=True)]
+    assert len({int(score) for score in due}) == len(due)
+    assert max(due) - min(due) > 20_000
+
+
+async def test_whoever_concludes_is_no_suspect(redis: Redis) -> None:
+    """An attempt that ends, however it does, begins the count anew."""
+    store = Store(redis, retention_ms=1000)
+    await store.record(scheduling(), now_ms=NOW)
+    line = session_line(redis)
+    claims = [
+        (await line.claim(limit=1, lease_ms=20_000, token=f"t{at}", now_ms=at))[0]
+        for at in (NOW, NOW + 20_000, NOW + 40_000)
+    ]
+    assert [each.orphaned for each in claims] == [0, 1, 2]
+    claim = claims[-1]
+    await store.fail(
+        "s", claim.token, now_ms=NOW, first_wait_ms=1, most_failures=9, kind="Boom", reason=""
+    )
+    (claim,) = await line.claim(limit=1, lease_ms=20_000, token="u", now_ms=NOW + 100_000)
+    assert (claim.orphaned, claim.taken_over) == (0, False)

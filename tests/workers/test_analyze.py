@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service import keys
-from service.queue import Claim
+from service.queue import MOST_ORPHANED, Claim
 from service.records import State
 from service.store import Store
 from tests.samples import END_MS, assistant_call, scheduling
@@ -20,7 +20,7 @@ from workers.analysis import decode_analysis
 from workers.analyze import MOST_FAILURES, Analyst
 from workers.answer import Invalid, Meaning, NotReady, RateLimited, Ready, Refused, Transient
 from workers.decide import Rules
-from workers.evidence import note_answer, read_raw
+from workers.evidence import Evidence, note_answer, read_raw
 from workers.metrics import WorkerMetrics
 from workers.policy import BUILT_IN
 from workers.settle import Schedule
@@ -272,3 +272,33 @@ async def test_news_during_an_attempt_make_it_void(scene: Any) -> None:
     session = await stage.store.session("s")
     assert session.watch.fetches == ()
     assert await stage.due_in() == 0
+
+
+async def test_what_no_worker_survives_is_a_dead_letter(scene: Any) -> None:
+    """A session in whose attempt ten workers in a row have ended is not tried an eleventh time."""
+    stage = scene(cost())
+    await stage.redis.hset(keys.session_key("s"), mapping={"token": "t", "claimed": "1"})
+    claim = Claim("s", "t", END_MS, taken_over=True, orphaned=MOST_ORPHANED)
+    assert await stage.analyst.analyze(claim) == "dead"
+    assert stage.analyst.telnyx.days == []
+    session = await stage.store.session("s")
+    assert (session.state, session.reason) == (
+        State.DEAD,
+        "10 workers in a row ended while they worked on it",
+    )
+    (count,) = await stage.store.dead.counts()
+    assert (count.kind, count.number) == ("WorkerEnded", 1)
+
+
+async def test_an_answer_that_cannot_be_kept_hides_no_failure(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If keeping the answer breaks as well, the try is counted all the same."""
+
+    def broken(_self: Evidence) -> bytes:
+        raise ValueError("broken, too")
+
+    monkeypatch.setattr(Evidence, "raw", broken)
+    stage = scene(RuntimeError("broken"))
+    assert await stage.attempt(90) == "failed"
+    assert await stage.redis.hget(keys.session_key("s"), "failures") == b"1"

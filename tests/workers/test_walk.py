@@ -174,18 +174,20 @@ def test_a_search_by_hand_goes_on_where_it_stopped() -> None:
     """The span that is meant has moved on by a little, as `6h` does."""
     walk = Walk(SPAN, page=7)
     wanted = Span(SINCE + 60_000, UNTIL + 60_000)
-    assert by_hand(Progress(walk=walk), wanted).walk == walk
-    rest = by_hand(finished(Progress(walk=walk), walk), wanted)
-    left = Walk(Span(UNTIL, UNTIL + 60_000))
+    assert by_hand(RECORDS, Progress(walk=walk), wanted).walk == walk
+    rest = by_hand(RECORDS, finished(Progress(walk=walk), walk), wanted)
+    # What was listed late since the first stop is read, too.
+    left = Walk(Span(max(wanted.since_ms, UNTIL - RECORDS.overlap_ms), UNTIL + 60_000))
     assert rest.walk == left
-    assert by_hand(finished(rest, left), wanted).walk is None
+    assert left.span.since_ms < UNTIL
+    assert by_hand(RECORDS, finished(rest, left), wanted).walk is None
 
 
 def test_a_search_by_hand_goes_on_in_its_rest() -> None:
     """Also where it stopped in what came after a first stop."""
     rest = Walk(Span(UNTIL, UNTIL + HOUR), page=3)
     progress = Progress(done=SPAN, walk=rest)
-    assert by_hand(progress, Span(SINCE + 1, UNTIL + 2 * HOUR)).walk == rest
+    assert by_hand(RECORDS, progress, Span(SINCE + 1, UNTIL + 2 * HOUR)).walk == rest
 
 
 def test_another_span_by_hand_begins_anew() -> None:
@@ -196,7 +198,7 @@ def test_another_span_by_hand_begins_anew() -> None:
         Span(UNTIL + 1, UNTIL + 2),
         Span(SINCE, UNTIL - 1),
     ):
-        assert by_hand(progress, wanted) == Progress(walk=Walk(wanted))
+        assert by_hand(RECORDS, progress, wanted) == Progress(walk=Walk(wanted))
 
 
 def test_what_is_done_adds_up() -> None:
