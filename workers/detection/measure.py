@@ -1,0 +1,137 @@
+"""A session in numbers: what its cost is judged by, and what only is there or is not.
+
+A measure is a positive number that calls of a kind have in common and that may be too large. A
+trait is a fact: a product that occurs, a price that was charged, a model that was used.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from service.records import Call
+from workers.detection.cohort import UNANSWERED, Cohort, cohort_of
+from workers.tree import CostTree, ProductCost
+
+TOTAL: Final = "total"
+PER_MINUTE: Final = "per_minute"
+_MOST_PRODUCTS: Final = 24
+_MOST_RATES: Final = 6
+_SECONDS: Final = 60
+FREE: Final = "free:"
+"""The trait of a session that cost nothing."""
+
+
+class Names(NamedTuple):
+    """The names of a product's measures."""
+
+    cost: str
+    cost_per_minute: str
+    events: str
+    events_per_minute: str
+    each: str
+    billed: str
+
+
+@lru_cache(maxsize=1024)
+def names_of(product: str) -> Names:
+    """The names of a product's measures: what is measured, a colon, the product."""
+    return Names(*(f"{name}:{product}" for name in Names._fields))
+
+
+def product_of(measure: str) -> str | None:
+    """The product that a measure or a trait is about; None for one of the whole session."""
+    return measure.partition(":")[2].partition(":")[0] or None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One session, measured. `values` are in money, counts and ratios; all are above zero."""
+
+    cohort: Cohort
+    ladder: tuple[str, ...]
+    minutes: int
+    """Started minutes of the call, at least one."""
+    total: float
+    values: dict[str, float]
+    products: dict[str, ProductCost]
+    traits: tuple[str, ...]
+    """`product:…`, `model:…`, `country:…`, `rate:{product}:{country}:{rate}`, `free:`."""
+
+
+def measure(tree: CostTree, call: Call, seconds: int) -> Measured:
+    """Measures a session of so many seconds. `call` is what is known of it, records included."""
+    cohort = cohort_of(tree, call)
+    minutes = max(1, -(-seconds // _SECONDS))
+    total = float(tree.total)
+    values: dict[str, float] = {}
+    if total > 0:
+        values[TOTAL] = total
+        values[PER_MINUTE] = total / minutes
+    products = {product.product: product for product in tree.products[:_MOST_PRODUCTS]}
+    for name, product in products.items():
+        _measure_product(values, names_of(name), product, minutes)
+    models = _measure_events(values, tree)
+    return Measured(
+        cohort=cohort,
+        ladder=cohort.ladder,
+        minutes=minutes,
+        total=total,
+        values=values,
+        products=products,
+        traits=tuple(_traits(total, products, models, cohort)),
+    )
+
+
+def _measure_product(
+    values: dict[str, float], names: Names, product: ProductCost, minutes: int
+) -> None:
+    events = product.events
+    cost = float(product.cost)
+    if cost > 0:
+        values[names.cost] = cost
+        values[names.cost_per_minute] = cost / minutes
+    if events > 1:
+        values[names.events] = events
+        values[names.events_per_minute] = events / minutes
+        if cost > 0:
+            values[names.each] = cost / events
+
+
+def _measure_events(values: dict[str, float], tree: CostTree) -> dict[str, None]:
+    """Adds how far each product was billed beyond its real duration; the models that were used."""
+    models: dict[str, None] = {}
+    for event in tree.events:
+        record = event.record
+        model = record.model or record.llm_model
+        if model:
+            models[str(model)] = None
+        billed, real = event.billed_seconds, event.real_seconds
+        if billed and real is not None:
+            # Started minutes are fair: only what is billed beyond them is strange.
+            ratio = billed / (_SECONDS * max(1, -(-real // _SECONDS)))
+            name = names_of(event.product).billed
+            values[name] = max(ratio, values.get(name, 0.0))
+    return models
+
+
+def _traits(
+    total: float, products: dict[str, ProductCost], models: Iterable[str], cohort: Cohort
+) -> Iterator[str]:
+    for name, product in products.items():
+        yield f"product:{name}"
+        for rate in product.rates[:_MOST_RATES]:
+            yield rate_trait(name, cohort.country, rate)
+    for model in models:
+        yield f"model:{model}"
+    if cohort.kind != UNANSWERED:
+        yield f"country:{cohort.country}"
+    if not total:
+        yield FREE
+
+
+@lru_cache(maxsize=4096)
+def rate_trait(product: str, country: str, rate: Decimal) -> str:
+    """The trait of a unit rate; equal amounts are one, however they are written."""
+    return f"rate:{product}:{country}:{rate.normalize()}"

@@ -1,0 +1,99 @@
+"""What is usual for one call: its own cohort's word, and the coarser cohorts' as far as it lacks.
+
+A cohort with few calls has a middle of its own soon, but takes its spread from the coarser cohort;
+and until it has some calls, what is usual there counts as usual here.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from workers.detection.baseline import NARROWEST, Baseline, Spread
+
+LEAST_CALLS: Final = 20
+"""With fewer calls a cohort has no say of its own, and is not shown as the one compared with."""
+_TRUST: Final = 3.0
+"""With each so many calls the coarser cohort's word counts half as much."""
+_BORROWED: Final = 8.0
+"""The coarser cohort's spread counts as much as so many calls."""
+_GUESSED: Final = 0.7
+"""A spread that nobody knows anything of."""
+_UNSURE: Final = 1.0
+_NOTHING: Final = 1e-9
+_ROOT_HALF: Final = math.sqrt(0.5)
+_LOOSE: Final = 1.8
+"""So many deviations from the middle nothing is strange."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One cohort's word on a measure: a log-normal spread, and how much it counts."""
+
+    weight: float
+    middle: float
+    per_deviation: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What is usual of one measure, in natural logarithms."""
+
+    calm: float
+    """Nothing up to here is strange."""
+    words: tuple[Word, ...]
+    unknown: float
+    """How much nobody's word counts: anything is possible."""
+    baseline: Baseline
+    """Whose figures are told."""
+    spread: Spread
+
+    def beyond(self, log: float) -> float:
+        """How likely a usual call goes at least so far."""
+        likely = self.unknown
+        for word in self.words:
+            z = (log - word.middle) * word.per_deviation
+            likely += word.weight * 0.5 * math.erfc(z * _ROOT_HALF)
+        return likely
+
+
+def usual_of(name: str, ladder: Sequence[Baseline]) -> Usual | None:
+    """What the cohorts of a call, the finest first, say of a measure; None for not a word."""
+    known = [(b, spread) for b in ladder if (spread := b.spreads.get(name)) is not None]
+    if not known:
+        return None
+    deviations = _deviations([spread for _, spread in known])
+    words: list[Word] = []
+    rest = 1.0
+    for (_, spread), deviation in zip(known, deviations, strict=True):
+        left = rest * 2 ** (-spread.calls / _TRUST)
+        # Neither the middle nor the deviation of few calls is well known.
+        unsure = deviation * (1 + _UNSURE / math.sqrt(max(spread.calls, 1.0)))
+        words.append(Word(rest - left, spread.middle, 1 / unsure))
+        rest = left
+        if rest < _NOTHING:
+            break
+    baseline, spread = next((k for k in known if k[1].calls >= LEAST_CALLS), known[-1])
+    calm = min(word.middle + _LOOSE / word.per_deviation for word in words[:1])
+    return Usual(calm, tuple(words), rest, baseline, spread)
+
+
+def _deviations(spreads: Sequence[Spread]) -> list[float]:
+    """Each cohort's deviation, leaning on that of the next coarser one.
+
+    A coarser cohort only tells something new by the calls that the finer one lacks.
+    """
+    found: list[float] = []
+    leaned_on = _GUESSED
+    for place in range(len(spreads) - 1, -1, -1):
+        spread = spreads[place]
+        found.append(_leaning(spread.deviation, spread.calls, leaned_on))
+        if place:
+            others = max(0.0, spread.calls - spreads[place - 1].calls)
+            leaned_on = _leaning(spread.deviation, others, leaned_on)
+    return found[::-1]
+
+
+def _leaning(deviation: float, calls: float, on: float) -> float:
+    variance = (calls * deviation**2 + _BORROWED * on**2) / (calls + _BORROWED)
+    return max(math.sqrt(variance), NARROWEST)
