@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from service.destination import country_of
 from service.masking import mask
 from service.money import money
 from service.records import Event, Part, Reported
@@ -170,6 +171,8 @@ class _Reader:
             model=_text(payload.get("llm_model")),
             reported=reported,
             duration_seconds=_seconds(payload.get("duration_sec")),
+            from_country=country_of(_text(payload.get("from"))),
+            to_country=country_of(_text(payload.get("to"))),
         )
         return Scheduling(
             session_id,
@@ -215,6 +218,8 @@ class _Reader:
             direction=_direction(fields.get("Direction")),
             cause=_text(fields.get("HangupCause")),
             duration_seconds=_seconds(fields.get("CallDuration")),
+            from_country=country_of(_text(fields.get("From"))),
+            to_country=country_of(_text(fields.get("To"))),
         )
 
     def key(self, kind: str, identity: str | None) -> str:

@@ -56,8 +56,26 @@ _DICTIONARIES: Final = {
         b'","events":1,"rate":"0.00010"},{"product":"ai-voice-assistant","cost":"0.1","share":"0.7'
         b'","events":1,"rate":"0.05","billed_seconds":180,"real_seconds":1'
     ),
+    3: (
+        '"model":"anthropic/claude-openai/gpt-4ometa-llama/google/gemini-'
+        '"reported":{"total":"0.","currency":"USD","parts":[{"product":"speech-to-text","cost":"0.'
+        '"},{"product":"text-to-speech","cost":"0.00"},{"product":"inference","cost":"0.00'
+        '"},{"product":"ai-voice-assistant","cost":"0."},{"product":"call-control","cost":"0.00'
+        '"},{"product":"sip-trunking","cost":"0.0"}]}'
+        '"cause":"not_found","cause":"timeout","cause":"call_rejected","cause":"user_busy"'
+        '{"kind":"conference.ended","at_ms":17,"ends":true,"conference_id":"'
+        '{"kind":"texml.completed","at_ms":17,"direction":"outbound"direction":"inbound"'
+        '{"kind":"call.cost","at_ms":17{"kind":"call.analyzed","at_ms":17'
+        '{"kind":"call.hangup","at_ms":17,"ends":true,"start_ms":17'
+        '","from_country":"US","to_country":"US","cause":"normal_clearing"}'
+        '{"kind":"call.conversation.ended","at_ms":17,"ends":true'
+        ',"leg_id":"-4","connection_id":"2","assistant_id":"assistant--4-4-8","conversation_id":"-4'
+        '","from_number":"…","to_number":"…","from_country":"US","to_country":"US'
+        '","cause":"customer_disconnect'
+        '","model":"moonshotai/Kimi-K2.6","duration_seconds":1'
+    ).encode(),
 }
-EVENTS: Final = 1
+EVENTS: Final = 3
 RESULTS: Final = 2
 """The dictionaries: for events, and for what was learnt of a session (watch and verdict)."""
 

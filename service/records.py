@@ -86,6 +86,9 @@ class Event(msgspec.Struct, omit_defaults=True, frozen=True):
     conference_id: str | None = None
     from_number: str | None = None
     to_number: str | None = None
+    from_country: str | None = None
+    to_country: str | None = None
+    """As `service.destination` says it, of the whole number."""
     direction: str | None = None
     cause: str | None = None
     model: str | None = None
@@ -162,6 +165,9 @@ class Call(msgspec.Struct, omit_defaults=True, frozen=True):
     legs: int = 0
     duration_seconds: int = 0
     """The longest duration that webhooks state; 0 where none does."""
+    from_country: str | None = None
+    to_country: str | None = None
+    """Where it went; of an inbound call, the country of the number that was called."""
 
 
 class Verdict(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -334,6 +340,8 @@ def _call(session_id: str, end_ms: int, events: Iterable[Event]) -> Call:
         to_number=first("to_number"),
         legs=len({e.leg_id for e in in_order if e.leg_id}),
         duration_seconds=max((e.duration_seconds or 0 for e in in_order), default=0),
+        from_country=first("from_country"),
+        to_country=first("to_country"),
     )
 
 

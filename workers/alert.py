@@ -28,7 +28,7 @@ from workers.blocks import (
 )
 from workers.judge import CEILINGS as _CEILINGS
 from workers.products import ASSISTANT, INFERENCE, SIP_TRUNKING, is_known, label
-from workers.wording import amount, duration, factor, percent, priced
+from workers.wording import amount, duration, factor, party, percent, priced
 
 _SHOWN_REASONS: Final = 5
 _SHOWN_PRODUCTS: Final = 8
@@ -178,8 +178,8 @@ def _which(call: Call, verdict: Verdict) -> str:
     facts.append(("Duration", duration(verdict.duration_seconds)))
     named = (
         ("Direction", call.direction),
-        ("From", call.from_number),
-        ("To", call.to_number),
+        ("From", party(call.from_number, call.from_country)),
+        ("To", party(call.to_number, call.to_country)),
         ("Assistant", call.assistant_id),
         ("Connection", call.connection_id),
     )

@@ -42,7 +42,7 @@ from workers.policy import Policy, describe
 from workers.products import label
 from workers.reconcile import Report
 from workers.tree import CostTree, Event, ProductCost, text
-from workers.wording import amount, duration, percent, priced
+from workers.wording import amount, duration, party, percent, priced
 
 COLOURS: Final[dict[Severity | None, str]] = {
     Severity.LOW: "blue",
@@ -263,14 +263,19 @@ def _call_facts(call: Call) -> Iterator[tuple[str, str]]:
         yield "duration", duration(max(0, call.end_ms - call.start_ms) // 1000)
     named = (
         ("direction", call.direction),
-        ("from", mask(call.from_number) if call.from_number else None),
-        ("to", mask(call.to_number) if call.to_number else None),
+        ("from", _party(call.from_number, call.from_country)),
+        ("to", _party(call.to_number, call.to_country)),
         ("assistant", call.assistant_id),
         ("connection", call.connection_id),
     )
     yield from ((name, value) for name, value in named if value)
     if call.legs > 1:
         yield "legs", str(call.legs)
+
+
+def _party(number: str | None, country: str | None) -> str | None:
+    """Masked once more: a setting may have let whole numbers into Redis."""
+    return party(mask(number) if number else None, country)
 
 
 def _next_look(known: Known) -> str:

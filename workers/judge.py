@@ -19,7 +19,7 @@ from service.money import ZERO
 from service.records import Call, Event, Reason, Reported, Severity, Share, Verdict, rank
 from workers.policy import Ceiling, Policy
 from workers.products import label, normalise
-from workers.tree import CostTree, ProductCost, text
+from workers.tree import CostTree, ProductCost, country_of_records, text
 from workers.tree import Event as CostEvent
 from workers.wording import amount, duration, priced
 
@@ -109,6 +109,7 @@ def known_of(call: Call, tree: CostTree) -> Call:
         direction=call.direction or tree.direction,
         connection_id=call.connection_id or tree.stated("connection_id"),
         assistant_id=call.assistant_id or tree.stated("assistant_id"),
+        to_country=call.to_country or country_of_records(tree),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from service.destination import country_of
 from service.money import ZERO, money, plain
 from workers.analysis import Analysis, Node, Record
 from workers.products import RECORD_TYPES, normalise
@@ -166,6 +167,15 @@ def build_tree(analysis: Analysis, root_type: str | None = None) -> CostTree:
         mismatches=tuple(_mismatches(events, subtotals, total, currency, count)),
         products=_products(events, subtotals[0]),
     )
+
+
+def country_of_records(tree: CostTree) -> str | None:
+    """Where the call went, from the first record that names a number of some country.
+
+    None where numbers were masked, as they are in what is stored.
+    """
+    countries = (country_of(text(event.record.cld)) for event in tree.events)
+    return next((country for country in countries if country), None)
 
 
 def text(value: Any) -> str | None:

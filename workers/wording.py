@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers as people read them: money, durations, and those of phones."""
 
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
@@ -47,6 +47,14 @@ def duration(seconds: int) -> str:
     if hours:
         return f"{hours} h {minutes_left:02d} min"
     return f"{minutes} min {rest:02d} s" if rest else f"{minutes} min"
+
+
+def party(number: str | None, country: str | None) -> str | None:
+    """A number with its country, where that is known: "…78 (DE)".
+
+    An address has none: if the call has, it is that of a number on another leg.
+    """
+    return f"{number} ({country})" if number and country and "@" not in number else number
 
 
 def _round(value: Decimal, step: Decimal) -> Decimal:

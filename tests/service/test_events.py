@@ -64,6 +64,7 @@ def test_a_hangup_schedules_its_session() -> None:
     assert event.at_ms == read_time_ms(ENDED)
     assert event.start_ms == read_time_ms("2026-09-21T14:10:00.123Z")
     assert (event.from_number, event.to_number) == ("…78", "…21")
+    assert (event.from_country, event.to_country) == ("DE", "US")
 
 
 def test_a_conversation_names_assistant_and_model_and_keeps_no_transcript() -> None:
@@ -170,6 +171,7 @@ def test_every_terminal_texml_status_schedules(status: str) -> None:
     assert isinstance(reading, Scheduling)
     assert reading.session_id == "session-2"
     assert (reading.event.ends, reading.event.from_number) == (True, "…60")
+    assert reading.event.to_country == "US"
     assert "Doe" not in encode(reading.event).decode()
 
 

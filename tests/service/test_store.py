@@ -566,9 +566,10 @@ def test_events_fold_the_same_in_any_order() -> None:
     """The earliest event that has an attribute gives it, wherever it stands."""
     events = [
         event(at_ms=5, start_ms=3, leg_id="b", from_number="…02"),
-        event(at_ms=9, start_ms=1, leg_id="a", connection_id="c"),
+        event(at_ms=9, start_ms=1, leg_id="a", connection_id="c", to_country="DE"),
         event(at_ms=7, start_ms=2, leg_id="c", from_number="…01", connection_id="d"),
     ]
     calls = {session(*order).call for order in itertools.permutations(events)}
     (call,) = calls
     assert (call.from_number, call.connection_id, call.start_ms) == ("…01", "c", 1)
+    assert (call.from_country, call.to_country) == (None, "DE")

@@ -37,6 +37,7 @@ CALL = Call(
     from_number="…78",
     to_number="…21",
     legs=2,
+    to_country="US",
 )
 
 
@@ -87,6 +88,7 @@ def test_it_says_what_matters_in_order() -> None:
     assert "57 min" in whole
     assert "&lt;1 %" in whole
     assert "`…78`" in whole
+    assert "`…21 (US)`" in whole
     assert f"<!date^{START_MS // 1000}^" in whole
     assert "UTC>" in whole
 

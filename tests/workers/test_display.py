@@ -226,6 +226,16 @@ def call_session() -> Session:
     )
 
 
+@pytest.mark.parametrize(
+    ("number", "told"), [("+4915112345678", "…78 (DE)"), ("a@sip.telnyx.com", "…@sip.telnyx.com")]
+)
+def test_a_number_is_shown_with_its_country(number: str, told: str) -> None:
+    """The country stands behind the masked number; an address has none of its own."""
+    call = event(start_ms=START_MS, to_number=number, to_country="DE")
+    found = lines_of(shown(*session_view(known(session(call)), None)))
+    assert any(line.split()[:1] == ["to"] and line.endswith(told) for line in found), found
+
+
 def alert(**fields: Any) -> Posting[Alert]:
     decided = Alert(
         id="s:high",

@@ -12,7 +12,7 @@ from service.records import Call, Event, Part, Reason, Reported, Severity, Verdi
 from tests.samples import END_MS, START_MS, analysis, assistant_call, event, node
 from workers.analysis import decode_analysis
 from workers.complete import is_cut
-from workers.judge import Case, judge
+from workers.judge import Case, judge, known_of
 from workers.policy import BUILT_IN, Ceiling, Policy, When
 from workers.tree import build_tree
 
@@ -316,3 +316,18 @@ def test_before_settling_the_highest_possible_ceiling_counts() -> None:
     answer = assistant_call("0.1")
     assert verdict(answer, policy, call=unknown, provisional=True, settled=False).reasons == ()
     assert codes(verdict(answer, policy, call=unknown)) == {"session_cost": Severity.LOW}
+
+
+def test_where_the_call_went_is_known_from_its_records() -> None:
+    """Without a webhook that says so, the first record with a number of some country does."""
+    inside = node("webrtc", "0.01", cld="agent@sip.telnyx.com")
+    outside = node("sip-trunking", "0.02", cld="+4915112345678")
+
+    def told(call: Call, *children: dict[str, Any]) -> str | None:
+        whole = analysis(node("call-session", "0", *children))
+        tree = build_tree(decode_analysis(msgspec.json.encode(whole)), "call-session")
+        return known_of(call, tree).to_country
+
+    assert told(CALL, inside, outside) == "DE"
+    assert told(msgspec.structs.replace(CALL, to_country="FR"), outside) == "FR"
+    assert told(CALL, inside, node("sip-trunking", "0.02", cld="…78")) is None
