@@ -4,8 +4,10 @@ Pure. `workers.policy_file` reads it from what people write.
 """
 
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from decimal import Decimal
+from hashlib import blake2b
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -25,6 +27,7 @@ _LARGEST: Final = 1_000_000_000
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
 _CURRENCY: Final = re.compile(r"[A-Z]{3}", re.ASCII)
 _PER_THOUSAND: Final = 100
+_DIGEST_BYTES: Final = 6
 
 ACCOUNT: Final = "account"
 """The scope of a budget that names nobody's calls."""
@@ -128,6 +131,14 @@ class Scope(_Part):
         """Whose calls these are, in a word: `account` where nobody is named."""
         return ", ".join(value for _, value in self.conditions) or ACCOUNT
 
+    @property
+    def key(self) -> str:
+        """Its name in Redis: `account`, or eight characters, whatever the names hold."""
+        if not self.conditions:
+            return ACCOUNT
+        names = repr(self.conditions).encode()
+        return urlsafe_b64encode(blake2b(names, digest_size=_DIGEST_BYTES).digest()).decode()
+
     def includes(self, assistant: str | None, connection: str | None) -> bool:
         """Whether a call counts. One of which nothing is known counts for the account alone."""
         call = {"assistant": assistant, "connection": connection}
@@ -201,6 +212,11 @@ class Budget(_Part):
     per: Per
     amount: Positive
     when: Scope = Scope()
+
+    @property
+    def key(self) -> str:
+        """Its name in Redis, among those of the same period: another amount is another budget."""
+        return f"{self.when.key}:{plain(self.amount)}"
 
 
 class Policy(_Part):
