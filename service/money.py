@@ -9,6 +9,8 @@ ZERO: Final = Decimal(0)
 # Beyond these a figure is junk, not money; without a bound `1E+999999` would fill the memory
 # when it is added up or printed.
 _LARGEST: Final = Decimal("1E+15")
+_LARGEST_COUNTED: Final = Decimal(1_000_000)
+_MILLION: Final = Decimal(1_000_000)
 _MOST_TEXT: Final = 64
 _MOST_PLACES: Final = 24
 
@@ -49,3 +51,17 @@ def plain(amount: Decimal) -> str:
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text in {"", "-0"} else text
+
+
+def millionths(amount: Decimal) -> int:
+    """The amount as whole millionths, which can be added up in any order and in Redis.
+
+    At most a million either way: no call costs more, and sums of these stay within 64 bits.
+    """
+    bounded = max(-_LARGEST_COUNTED, min(_LARGEST_COUNTED, amount))
+    return int((bounded * _MILLION).to_integral_value())
+
+
+def of_millionths(count: int) -> Decimal:
+    """The amount of so many millionths."""
+    return Decimal(count) / _MILLION

@@ -36,7 +36,7 @@ from workers.answer import (
 )
 from workers.lookup import open_redis
 from workers.metadata import RecordTypes
-from workers.policy import Fault, PolicyError, examine
+from workers.policy_file import Fault, PolicyError, examine
 from workers.slack import SlackClient
 from workers.slack_answer import Posted
 from workers.slack_answer import RateLimited as SlackLimited

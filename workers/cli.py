@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from service.settings import Settings, WorkerSettings
     from workers.attempt import Found
-    from workers.policy import Fault, Policy
+    from workers.policy import Policy
+    from workers.policy_file import Fault
     from workers.span import Span
     from workers.tree import CostTree
 
@@ -379,7 +380,7 @@ def policy_check(
     """
     from workers import display
     from workers.checks import read_policy
-    from workers.policy import PolicyError, examine
+    from workers.policy_file import PolicyError, examine
 
     try:
         examined = examine(read_policy(file))
@@ -604,7 +605,8 @@ def _settings(kind: type[S], environ: Mapping[str, str], *names: str) -> S:
 
 def _policy(path: Path | None) -> "Policy":
     from workers.checks import read_policy
-    from workers.policy import BUILT_IN, PolicyError, parse_policy
+    from workers.policy import BUILT_IN
+    from workers.policy_file import PolicyError, parse_policy
 
     if path is None:
         return BUILT_IN

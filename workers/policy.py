@@ -1,46 +1,36 @@
-"""The policy: what a session may cost, as people write it in YAML.
+"""The policy: what a session may cost, what all of them together may, and how much is told.
 
-Pure: text in, a policy or every fault in it out. A file that says something else than its author
-thinks is worse than one that is refused, so nothing is guessed: unknown and repeated keys, keys
-without a value and numbers that YAML would read in its own way are faults, each with its line.
+Pure. `workers.policy_file` reads it from what people write.
 """
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
+from hashlib import blake2b
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from service.money import money, plain
 from service.records import Severity
-from workers.products import RECORD_TYPES, is_known, normalise
+from workers.products import normalise
 from workers.wording import amount
 
 Measure: TypeAlias = Literal["session_cost", "cost_per_minute", "product_cost", "product_events"]
 Direction: TypeAlias = Literal["inbound", "outbound"]
+Per: TypeAlias = Literal["day", "month"]
 
-_LONGEST_TEXT: Final = 65_536
-_DEEPEST: Final = 10
 _LONGEST_NAME: Final = 200
 _LARGEST: Final = 1_000_000_000
 # Stricter than YAML, which reads 1:30 as 90 and 1_0 as 10, and than Decimal, which takes NaN.
 _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASCII)
 _CURRENCY: Final = re.compile(r"[A-Z]{3}", re.ASCII)
+_PER_THOUSAND: Final = 100
+_DIGEST_BYTES: Final = 6
 
-
-# --- what a policy holds -------------------------------------------------------------------------
+ACCOUNT: Final = "account"
+"""The scope of a budget that names nobody's calls."""
 
 
 def _number(value: Any) -> Decimal:
@@ -82,32 +72,83 @@ def _currency(value: Any) -> str:
     return value
 
 
+def _false_alerts(value: Any) -> Decimal:
+    found = _positive(value)
+    if found > _PER_THOUSAND:
+        raise ValueError(f"must be at most {_PER_THOUSAND}")
+    return found
+
+
+def _factor(value: Any) -> Decimal:
+    found = _number(value)
+    if found < 1:
+        raise ValueError("must be at least 1")
+    return found
+
+
+def _whole(value: Any) -> int:
+    found = _not_negative(value)
+    if found != int(found):
+        raise ValueError("must be a whole number, such as 50")
+    return int(found)
+
+
+def _yes_or_no(value: Any) -> bool:
+    """YAML's other words (yes, on) are refused, as are its other numbers."""
+    said = str(value).lower()
+    if said not in {"true", "false"} or not isinstance(value, str | bool):
+        raise ValueError("must be true or false")
+    return said == "true"
+
+
 Positive = Annotated[Decimal, BeforeValidator(_positive)]
 NotNegative = Annotated[Decimal, BeforeValidator(_not_negative)]
 Name = Annotated[str, BeforeValidator(_name)]
 Currency = Annotated[str, BeforeValidator(_currency)]
+FalseAlerts = Annotated[Decimal, BeforeValidator(_false_alerts)]
+Factor = Annotated[Decimal, BeforeValidator(_factor)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+YesOrNo = Annotated[bool, BeforeValidator(_yes_or_no)]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-class When(_Part):
-    """Which calls a ceiling is for; what is not named may be anything."""
+class Scope(_Part):
+    """Whose calls a budget is for; what is not named may be anything."""
 
     assistant: Name | None = None
     connection: Name | None = None
-    direction: Direction | None = None
 
     @property
     def conditions(self) -> tuple[tuple[str, str], ...]:
         """The conditions that are named, each with the value it asks for."""
-        named = (
-            ("assistant", self.assistant),
-            ("connection", self.connection),
-            ("direction", self.direction),
-        )
-        return tuple((name, value) for name, value in named if value is not None)
+        return tuple((name, value) for name, value in self if value is not None)
+
+    @property
+    def cohort(self) -> str:
+        """Whose calls these are, in a word: `account` where nobody is named."""
+        return ", ".join(value for _, value in self.conditions) or ACCOUNT
+
+    @property
+    def key(self) -> str:
+        """Its name in Redis: `account`, or eight characters, whatever the names hold."""
+        if not self.conditions:
+            return ACCOUNT
+        names = repr(self.conditions).encode()
+        return urlsafe_b64encode(blake2b(names, digest_size=_DIGEST_BYTES).digest()).decode()
+
+    def includes(self, assistant: str | None, connection: str | None) -> bool:
+        """Whether a call counts. One of which nothing is known counts for the account alone."""
+        call = {"assistant": assistant, "connection": connection}
+        return all(call[name] == value for name, value in self.conditions)
+
+
+class When(Scope):
+    """Which calls a ceiling is for; what is not named may be anything."""
+
+    direction: Direction | None = None
 
     def may_match(
         self, assistant: str | None, connection: str | None, direction: str | None
@@ -165,6 +206,19 @@ class Steps(_Part):
         return value
 
 
+class Budget(_Part):
+    """What all calls of a scope may cost together, in a day or a month of UTC."""
+
+    per: Per
+    amount: Positive
+    when: Scope = Scope()
+
+    @property
+    def key(self) -> str:
+        """Its name in Redis, among those of the same period: another amount is another budget."""
+        return f"{self.when.key}:{plain(self.amount)}"
+
+
 class Policy(_Part):
     """What a session may cost. Built without arguments it is the built-in policy."""
 
@@ -178,6 +232,17 @@ class Policy(_Part):
     )
     difference_tolerance: NotNegative = Decimal("0.01")
     """Money; smaller disagreements between Telnyx's own figures are no reasons."""
+    learn: YesOrNo = True
+    """Whether what is usual is learned, and departures from it are reasons."""
+    false_alerts_per_1000_normal_calls: FalseAlerts = Decimal(1)
+    """How many of the learned kind are wanted at most: it sets how unlikely a cost must be."""
+    most_alerts_per_day: Whole = 50
+    """Of the learned kind, too."""
+    least_factor: Factor = Decimal("1.25")
+    """A cost must be so many times what was expected."""
+    budgets: tuple[Budget, ...] = ()
+    balance_warning_days: NotNegative = Decimal(3)
+    """So many days before the account's balance runs out the operators hear of it; 0: never."""
 
     def ceilings_for(
         self, assistant: str | None, connection: str | None, direction: str | None
@@ -248,7 +313,43 @@ def describe(policy: Policy) -> tuple[tuple[str, str, str], ...]:
             f"{amount(policy.difference_tolerance)} {units}",
             "Telnyx's own figures against each other",
         ),
+        *_learned(policy),
+        *(_budgeted(budget, units) for budget in policy.budgets),
+        _balance(policy.balance_warning_days),
         ("severity", f"{steps} {units}", "what is in excess"),
+    )
+
+
+def _learned(policy: Policy) -> tuple[tuple[str, str, str], ...]:
+    if not policy.learn:
+        return (("learn", "false", "nothing is learned of what calls usually cost"),)
+    wanted = plain(policy.false_alerts_per_1000_normal_calls)
+    most = policy.most_alerts_per_day
+    return (
+        ("learn", "true", "every call, against what its like have cost"),
+        ("false alerts", f"{wanted} per 1,000 normal calls", "alerts from what was learned"),
+        ("most_alerts_per_day", str(most) if most else "none", "alerts from what was learned"),
+        ("least_factor", f"{plain(policy.least_factor)} times the expected", "what was learned"),
+    )
+
+
+def _budgeted(budget: Budget, currency: str) -> tuple[str, str, str]:
+    calls = ", ".join(f"{name} {value}" for name, value in budget.when.conditions)
+    return (
+        "budget",
+        f"{amount(budget.amount)} {currency} a {budget.per}",
+        calls or "all calls of the account together",
+    )
+
+
+def _balance(days: Decimal) -> tuple[str, str, str]:
+    if not days:
+        return ("balance_warning_days", "0", "the account's balance is not watched")
+    unit = "day" if days == 1 else "days"
+    return (
+        "balance_warning_days",
+        f"{plain(days)} {unit}",
+        "before the account's balance is used up",
     )
 
 
@@ -261,272 +362,4 @@ def _described(ceiling: Ceiling, currency: str) -> tuple[str, str, str]:
         measured,
         f"{limit} {_UNITS[ceiling.measure].format(currency=currency)}",
         calls or "every call without a more specific ceiling",
-    )
-
-
-# --- how it is read ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Fault:
-    """Something wrong at a place in the file; line and column count from 1.
-
-    The message may repeat text from the file: escape it for a terminal.
-    """
-
-    line: int
-    column: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.line}:{self.column}: {self.message}"
-
-
-class PolicyError(Exception):
-    """All that is wrong with a policy, in the order of the file."""
-
-    def __init__(self, faults: tuple[Fault, ...]) -> None:
-        super().__init__("\n".join(map(str, faults)))
-        self.faults = faults
-
-
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """A policy, and what in it is allowed but probably not meant."""
-
-    policy: Policy
-    warnings: tuple[Fault, ...]
-
-
-def parse_policy(text: str) -> Policy:
-    """The policy in `text`: YAML. What it does not name is as in the built-in policy.
-
-    Raises PolicyError with every fault.
-    """
-    return examine(text).policy
-
-
-def examine(text: str) -> Examined:
-    """The policy in `text`, with warnings. Raises PolicyError with every fault."""
-    reading = _Reading()
-    root = _compose(text, reading)
-    values = reading.read(root) if root is not None else {}
-    if not isinstance(values, dict):
-        reading.add((), "a policy is a mapping, such as `max_session_cost: 5.00`")
-        values = {}
-    policy = _validated(values, reading)
-    if policy is None or reading.faults:
-        raise PolicyError(tuple(sorted(reading.faults)))
-    return Examined(policy, tuple(sorted(_warnings(policy, reading))))
-
-
-Path: TypeAlias = tuple[str | int, ...]
-
-_TAG: Final = "tag:yaml.org,2002:"
-_TAGS: Final = frozenset(
-    _TAG + kind
-    for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value", "seq", "map")
-)
-
-
-@dataclass(slots=True)
-class _Reading:
-    """The nodes of one file as plain values, where each stood, and what was wrong so far."""
-
-    faults: list[Fault] = field(default_factory=list)
-    marks: dict[Path, yaml.Mark] = field(default_factory=dict)
-    keys: dict[Path, yaml.Mark] = field(default_factory=dict)
-    faulty: set[Path] = field(default_factory=set)
-    _seen: set[int] = field(default_factory=set)
-
-    def place(self, path: Path, *, of_key: bool = False) -> tuple[int, int]:
-        """Line and column of the value at `path`, or of the nearest that contains it."""
-        if of_key and path in self.keys:
-            return _at(self.keys[path])
-        around = (path[:length] for length in range(len(path), -1, -1))
-        return _at(next((self.marks[part] for part in around if part in self.marks), None))
-
-    def add(self, path: Path, message: str, *, of_key: bool = False) -> None:
-        """One fault at the value at `path`. Nothing more will be said of that value."""
-        self.faulty.add(path)
-        self.faults.append(Fault(*self.place(path, of_key=of_key), message))
-
-    def add_at(self, mark: Any, message: str) -> None:
-        """One fault at a mark of PyYAML's."""
-        self.faults.append(Fault(*_at(mark), message))
-
-    def read(self, node: yaml.Node, path: Path = ()) -> Any:
-        """Text, a list or a mapping; None where the value is at fault.
-
-        Every scalar stays the text that was written, so that numbers are exact and long ids whole.
-        """
-        is_alias = id(node) in self._seen
-        self._seen.add(id(node))
-        if is_alias:  # Said already, where it stood.
-            self.faulty.add(path)
-            return None
-        self.marks[path] = node.start_mark
-        if node.tag not in _TAGS:
-            self.add(path, "tags are not supported")
-            return None
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.read(item, (*path, place)) for place, item in enumerate(node.value)]
-        return self._scalar(node, path)
-
-    def _scalar(self, node: yaml.Node, path: Path) -> Any:
-        if node.tag != _TAG + "null":
-            return node.value
-        if not path:  # Nothing but comments, or `---`.
-            return {}
-        self.add(path, f"{path[-1]} has no value: give one, or remove the key")
-        return None
-
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                self.add_at(key.start_mark, "a key must be a single word")
-            elif key.value in values:
-                self.add_at(key.start_mark, f"the key {_shown(key.value)} is given twice")
-            else:
-                self.keys[*path, key.value] = key.start_mark
-                values[key.value] = self.read(value, (*path, key.value))
-        return values
-
-
-def _compose(text: str, reading: _Reading) -> yaml.Node | None:
-    """The root node, or None for an empty file. Raises PolicyError where there is no tree."""
-    if len(text) > _LONGEST_TEXT:
-        raise PolicyError((Fault(1, 1, f"a policy has at most {_LONGEST_TEXT:,} characters"),))
-    loader: yaml.SafeLoader | None = None
-    try:
-        loader = yaml.SafeLoader(text)
-        _survey(loader, reading)
-        return yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        place = _at(error.problem_mark or error.context_mark)
-        raise _not_yaml(reading, place, error.problem or error.context) from error
-    except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        place = before.count("\n") + 1, error.position - before.rfind("\n")
-        raise _not_yaml(reading, place, "a character that is not allowed") from error
-    except (ValueError, OverflowError) as error:
-        # Of PyYAML's own number reading: the code of a character, the version of a directive.
-        raise _not_yaml(reading, _at(loader), "a number out of range") from error
-
-
-def _not_yaml(reading: _Reading, place: tuple[int, int], problem: str | None) -> PolicyError:
-    fault = Fault(*place, f"not readable as YAML: {problem or 'no reason given'}")
-    return PolicyError(tuple(sorted([*reading.faults, fault])))
-
-
-def _at(mark: Any) -> tuple[int, int]:
-    """Line and column from 1, of whatever knows them; PyYAML's marks may be absent."""
-    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
-
-
-def _survey(loader: yaml.SafeLoader, reading: _Reading) -> None:
-    """What must be known before a tree is built: how deep it is, and where its aliases are."""
-    depth = 0
-    while loader.check_event():
-        event = loader.get_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > _DEEPEST:
-                reading.add_at(event.start_mark, f"nested more than {_DEEPEST} levels deep")
-                raise PolicyError(tuple(reading.faults))
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        elif isinstance(event, yaml.AliasEvent):
-            reading.add_at(event.start_mark, "anchors and aliases are not supported: write it out")
-
-
-# --- what is wrong with it, in words -------------------------------------------------------------
-
-_WORDS: Final[Mapping[str, str]] = {
-    "missing": "{name} is missing",
-    "model_type": "must be a mapping of {known}",
-    "tuple_type": "must be a list, each entry with - before it",
-    "string_type": "must be a text",
-}
-
-
-def _validated(values: dict[str, Any], reading: _Reading) -> Policy | None:
-    try:
-        return Policy.model_validate(values)
-    except ValidationError as error:
-        for found in error.errors(include_url=False):
-            path = tuple(found["loc"])
-            if not any(path[:length] in reading.faulty for length in range(1, len(path) + 1)):
-                is_key = found["type"] == "extra_forbidden"
-                reading.add(path, _message(path, found), of_key=is_key)
-    return None
-
-
-def _message(path: Path, found: Mapping[str, Any]) -> str:
-    kind = found["type"]
-    if kind == "extra_forbidden":
-        return _unknown("key", str(path[-1]), _known(path[:-1]))
-    if kind == "literal_error":
-        known = get_args(Measure if path[-1] == "measure" else Direction)
-        given = found["input"]
-        return _unknown(str(path[-1]), given if isinstance(given, str) else "", known)
-    words = _WORDS.get(kind)
-    if words is None:
-        return str(found["msg"]).removeprefix("Value error, ")
-    return words.format(name=path[-1], known=", ".join(_known(path)))
-
-
-def _known(path: Path) -> Iterable[str]:
-    """The keys of the mapping at `path`."""
-    model: type[BaseModel]
-    match path:
-        case ():
-            model = Policy
-        case ("severity",):
-            model = Steps
-        case ("ceilings", _):
-            model = Ceiling
-        case _:
-            model = When
-    return model.model_fields
-
-
-def _unknown(kind: str, given: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(given.strip().lower().replace("-", "_"), known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-    return f"unknown {kind} {_shown(given)}; {hint}"
-
-
-def _shown(text: str) -> str:
-    return repr(text[:_LONGEST_NAME])
-
-
-def _warnings(policy: Policy, reading: _Reading) -> Iterator[Fault]:
-    if "ceilings" not in policy.model_fields_set:
-        return
-    for place, ceiling in enumerate(policy.ceilings):
-        product = ceiling.product
-        if product is not None and not is_known(product):
-            near = difflib.get_close_matches(product, RECORD_TYPES, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            at = reading.place(("ceilings", place, "product"))
-            yield Fault(*at, f"{_shown(product)} is no record type of Telnyx's guide{hint}")
-        if ceiling.measure == "session_cost" and ceiling.limit > policy.max_session_cost:
-            at = reading.place(("ceilings", place, "limit"))
-            most = plain(policy.max_session_cost)
-            yield Fault(*at, f"never reached first: max_session_cost ({most}) always applies")
-        if _is_shadowed(ceiling, policy.ceilings[:place] + policy.ceilings[place + 1 :]):
-            at = reading.place(("ceilings", place))
-            yield Fault(*at, "never applies: another ceiling for the same calls is lower")
-
-
-def _is_shadowed(ceiling: Ceiling, others: Iterable[Ceiling]) -> bool:
-    return any(
-        (other.measure, other.product, other.when)
-        == (ceiling.measure, ceiling.product, ceiling.when)
-        and other.limit < ceiling.limit
-        for other in others
     )

@@ -15,7 +15,8 @@ from service.logs import configure_logs, get_logger
 from service.server import Endpoint, PortInUse, serve
 from service.settings import SettingsError, WorkerSettings
 from workers.main import create_worker
-from workers.policy import Policy, PolicyError, parse_policy
+from workers.policy import Policy
+from workers.policy_file import PolicyError, parse_policy
 
 CANNOT_START: Final = 2
 _log = get_logger()

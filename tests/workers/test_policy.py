@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from service.records import Severity
-from workers.policy import (
-    BUILT_IN,
-    Ceiling,
-    Fault,
-    Policy,
-    PolicyError,
-    When,
-    describe,
-    examine,
-    parse_policy,
-)
+from workers.policy import BUILT_IN, Budget, Ceiling, Policy, Scope, When, describe
+from workers.policy_file import Fault, PolicyError, examine, parse_policy
 
 WHOLE = """\
 # Everything that can be said.
@@ -39,6 +30,14 @@ ceilings:
       connection: 1293384261075731499
       direction: outbound
 difference_tolerance: 0
+learn: true
+false_alerts_per_1000_normal_calls: 0.5
+most_alerts_per_day: 20
+least_factor: 2
+budgets:
+  - {per: day, amount: 30}
+  - {per: month, amount: 99.50, when: {assistant: assistant-1, connection: '7'}}
+balance_warning_days: 1
 """
 
 
@@ -73,6 +72,18 @@ def test_a_whole_policy_is_read() -> None:
             ),
         ),
     )
+    assert (policy.learn, policy.false_alerts_per_1000_normal_calls) == (True, Decimal("0.5"))
+    assert (policy.most_alerts_per_day, str(policy.least_factor)) == (20, "2")
+    assert policy.budgets == (
+        Budget(per="day", amount=Decimal(30)),
+        Budget(
+            per="month",
+            amount=Decimal("99.50"),
+            when=Scope(assistant="assistant-1", connection="7"),
+        ),
+    )
+    assert [budget.when.cohort for budget in policy.budgets] == ["account", "assistant-1, 7"]
+    assert policy.balance_warning_days == 1
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# only a comment\n", "---\n", "{}", "~", "\ufeff"])
@@ -213,6 +224,53 @@ def test_what_cannot_be_understood_is_refused(text: str, line: int, word: str) -
     fault = fault_of(text)
     assert fault.line == line
     assert word in fault.message
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        ("false_alerts_per_1000_normal_calls: 0", "1:37", "must be above 0"),
+        ("false_alerts_per_1000_normal_calls: 101", "1:37", "must be at most 100"),
+        ("most_alerts_per_day: 1.5", "1:22", "must be a whole number, such as 50"),
+        ("most_alerts_per_day: -1", "1:22", "must not be negative"),
+        ("least_factor: 0.9", "1:15", "must be at least 1"),
+        ("balance_warning_days: -1", "1:23", "must not be negative"),
+        ("learn: yes", "1:8", "must be true or false"),
+        ("learn: []", "1:8", "must be true or false"),
+        ("budget: []", "1:1", "unknown key 'budget'; did you mean budgets?"),
+        ("budgets: {}", "1:10", "must be a list, each entry with - before it"),
+        ("budgets:\n- 30", "2:3", "must be a mapping of per, amount, when"),
+        ("budgets:\n- {per: day}", "2:3", "amount is missing"),
+        ("budgets:\n- {per: days, amount: 1}", "2:9", "unknown per 'days'; did you mean day?"),
+        ("budgets:\n- {per: day, amount: 0}", "2:22", "must be above 0"),
+        (
+            "budgets:\n- {per: day, amount: 1, when: {direction: inbound}}",
+            "2:32",
+            "unknown key 'direction'; did you mean connection?",
+        ),
+        (
+            "budgets:\n- {per: day, amount: 1, when: {asistant: a}}",
+            "2:32",
+            "unknown key 'asistant'; did you mean assistant?",
+        ),
+    ],
+)
+def test_each_fault_of_the_newer_keys_has_its_line(text: str, place: str, message: str) -> None:
+    """What is learned, the budgets and the balance are refused as precisely as the ceilings."""
+    assert str(fault_of(text)) == f"{place}: {message}"
+
+
+def test_a_budget_given_twice_is_warned_of() -> None:
+    """The same amount for the same calls is told once, so the second says nothing."""
+    same = "- {per: day, amount: 1}\n"
+    (warning,) = examine("budgets:\n" + same + same).warnings
+    assert str(warning) == "3:3: the same budget is given twice"
+
+
+@pytest.mark.parametrize("learn", ["true", "True", "TRUE"])
+def test_what_is_true_is_true(learn: str) -> None:
+    """YAML's three ways of writing it are one."""
+    assert parse_policy(f"learn: {learn}").learn
 
 
 def test_a_null_does_not_widen_a_ceiling() -> None:
@@ -380,12 +438,29 @@ def test_what_will_apply_is_described() -> None:
             "assistant assistant-1, connection 1293384261075731499, direction outbound",
         ),
         ("difference_tolerance", "0.00 EUR", "Telnyx's own figures against each other"),
+        ("learn", "true", "every call, against what its like have cost"),
+        ("false alerts", "0.5 per 1,000 normal calls", "alerts from what was learned"),
+        ("most_alerts_per_day", "20", "alerts from what was learned"),
+        ("least_factor", "2 times the expected", "what was learned"),
+        ("budget", "30.00 EUR a day", "all calls of the account together"),
+        ("budget", "99.50 EUR a month", "assistant assistant-1, connection 7"),
+        ("balance_warning_days", "1 day", "before the account's balance is used up"),
         (
             "severity",
             "low 0.10 · medium 0.50 · high 2.00 · critical 10.00 EUR",
             "what is in excess",
         ),
     )
+
+
+def test_what_is_turned_off_is_described() -> None:
+    """Zero and false are said in words, so that nobody waits for what will not come."""
+    rows = {row[0]: row[1:] for row in describe(parse_policy("learn: false"))}
+    assert rows["learn"] == ("false", "nothing is learned of what calls usually cost")
+    assert "least_factor" not in rows
+    off = describe(parse_policy("most_alerts_per_day: 0\nbalance_warning_days: 0"))
+    assert ("most_alerts_per_day", "none", "alerts from what was learned") in off
+    assert ("balance_warning_days", "0", "the account's balance is not watched") in off
 
 
 # --- whatever comes ------------------------------------------------------------------------------
@@ -395,6 +470,7 @@ _WORDS = st.sampled_from(
         *("currency", "max_session_cost", "severity", "ceilings", "difference_tolerance"),
         *("low", "medium", "high", "critical", "measure", "limit", "product", "when"),
         *("assistant", "connection", "direction", "session_cost", "product_events", "inbound"),
+        *("budgets", "per", "amount", "day", "learn", "most_alerts_per_day", "least_factor"),
         *("inference", "USD", "1", "0.5", ".nan", "~", "", "<<", "yes", "1:30", "-1"),
     ]
 )
