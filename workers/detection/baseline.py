@@ -10,14 +10,16 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Final
+from typing import Final, TypeVar
 
+from workers.detection.lasting import Evidence, is_lasting
 from workers.detection.measure import Measured
-from workers.detection.sketch import WIDTH, bucket_of, quantiles
+from workers.detection.sketch import bucket_of, quantiles
 
 DAYS: Final = 28
 """Days of a sheet."""
 DAY_MS: Final = 86_400_000
+K = TypeVar("K", str, int)
 _HALF_LIFE_DAYS: Final = 7
 _FIRST_WEIGHT: Final = 16
 
@@ -26,7 +28,9 @@ _MIDDLE: Final = _SHARES.index(0.5)
 _99: Final = _SHARES.index(0.99)
 _NORMAL: Final = NormalDist()
 _UPPER: Final = tuple(
-    (place, share, _NORMAL.inv_cdf(share)) for place, share in enumerate(_SHARES) if share > 0.5  # noqa: PLR2004
+    (place, share, _NORMAL.inv_cdf(share))
+    for place, share in enumerate(_SHARES)
+    if share > 0.5  # noqa: PLR2004
 )
 _LEAST_BEYOND: Final = 2.0
 """A quantile is only believed with so many calls beyond it."""
@@ -131,39 +135,58 @@ class Baseline:
     traits: Mapping[str, int]
     once: Mapping[str, int]
     """By group of traits: how many of them occurred in one call only."""
+    changes: tuple[str, ...] = ()
+    """What was strange and has become usual: measures and traits."""
 
 
 EMPTY: Final = Baseline("", 0, 0, {}, {}, {})
 
 
-def fit(cohort: str, sheets: Mapping[int, Sheet], today: int) -> Baseline:
-    """What the sheets say on a day."""
+def fit(
+    cohort: str, sheets: Mapping[int, Sheet], strange: Mapping[str, Evidence], today: int
+) -> Baseline:
+    """What the sheets say on a day. `strange` is what was kept out of them, by its cause."""
     kept = {number: sheet for number, sheet in sheets.items() if sheet.calls > 0}
     if not kept:
         return EMPTY
-    seen = [day for sheet in kept.values() for day, calls in sheet.days.items() if calls > 0]
-    traits = _added(sheet.traits for sheet in kept.values())
+    days = _added(sheet.days for sheet in kept.values())
+    lasting = {cause: each for cause, each in strange.items() if is_lasting(each, days)}
+    learned = _added(sheet.traits for sheet in kept.values())
+    known = {
+        cause: each.calls
+        for cause, each in strange.items()
+        if cause in lasting or group_of(cause) in TOLD_ONCE
+    }
+    seen = list(days)
     return Baseline(
         cohort=cohort,
         calls=sum(sheet.calls for sheet in kept.values()),
         days=max(seen) - min(seen) + 1 if seen else 0,
-        spreads=dict(_spreads(kept, today)),
-        traits=traits,
-        once=_once(traits),
+        spreads=dict(_spreads(kept, lasting, today)),
+        traits=_added([learned, known]),
+        once=_once(learned),
+        changes=tuple(lasting),
     )
 
 
-def _spreads(sheets: Mapping[int, Sheet], today: int) -> Iterator[tuple[str, Spread]]:
-    names = dict.fromkeys(name for sheet in sheets.values() for name in sheet.sketches)
-    for name in names:
+def _spreads(
+    sheets: Mapping[int, Sheet], lasting: Mapping[str, Evidence], today: int
+) -> Iterator[tuple[str, Spread]]:
+    scales = [(sheet.sketches, scale_of(number, today)) for number, sheet in sheets.items()]
+    for name in dict.fromkeys(name for sketches, _ in scales for name in sketches):
         counts: dict[int, float] = {}
-        for number, sheet in sheets.items():
-            scale = scale_of(number, today)
-            for bucket, weight in sheet.sketches.get(name, {}).items():
+        for sketches, scale in scales:
+            for bucket, weight in sketches.get(name, _NONE).items():
                 if weight > 0:
                     counts[bucket] = counts.get(bucket, 0.0) + weight * scale
+        if name in lasting:
+            for bucket, calls in lasting[name].buckets.items():
+                counts[bucket] = counts.get(bucket, 0.0) + calls
         if counts:
             yield name, spread_of(counts)
+
+
+_NONE: Final[dict[int, int]] = {}
 
 
 def spread_of(counts: Mapping[int, float]) -> Spread:
@@ -188,8 +211,8 @@ def spread_of(counts: Mapping[int, float]) -> Spread:
     )
 
 
-def _added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    whole: dict[str, int] = {}
+def _added(counts: Iterable[Mapping[K, int]]) -> dict[K, int]:
+    whole: dict[K, int] = {}
     for each in counts:
         for name, number in each.items():
             whole[name] = whole.get(name, 0) + number
@@ -203,6 +226,10 @@ def _once(traits: Mapping[str, int]) -> dict[str, int]:
             group = group_of(trait)
             once[group] = once.get(group, 0) + 1
     return once
+
+
+TOLD_ONCE: Final = frozenset({"product", "model", "country"})
+"""Groups of traits that are new only once, even if that was an anomaly."""
 
 
 def group_of(trait: str) -> str:

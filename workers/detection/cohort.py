@@ -74,4 +74,10 @@ def _kind(tree: CostTree, call: Call) -> str:
 def _direction(direction: str | None) -> str:
     """`incoming` and `outbound-api` are directions of Telnyx's, too."""
     said = direction or ""
-    return "inbound" if said.startswith("in") else "outbound" if said.startswith("out") else said or _UNKNOWN
+    return (
+        "inbound"
+        if said.startswith("in")
+        else "outbound"
+        if said.startswith("out")
+        else said or _UNKNOWN
+    )

@@ -1,4 +1,4 @@
-"""Baselines of all cohorts in one process: for a backtest, and as the shape of what Redis keeps."""
+"""Baselines of all cohorts in one process: for a backtest, and as the model of what Redis keeps."""
 
 from collections.abc import Sequence
 from operator import is_not
@@ -6,6 +6,9 @@ from typing import Final
 
 from workers.detection.baseline import EMPTY, Baseline, Lesson, Sheet, fit, sheet_of
 from workers.detection.ladder import Ladder
+from workers.detection.lasting import Evidence
+from workers.detection.opinion import Opinion
+from workers.detection.sketch import bucket_of
 from workers.detection.usual import LEAST_CALLS
 
 _FRESH: Final = 1.15
@@ -13,10 +16,11 @@ _FRESH: Final = 1.15
 
 
 class Memory:
-    """Sheets by cohort, and the baselines made of them."""
+    """Sheets and evidence by cohort, and the baselines made of them."""
 
     def __init__(self) -> None:
         self.sheets: dict[str, dict[int, Sheet]] = {}
+        self.strange: dict[str, dict[str, Evidence]] = {}
         self._fitted: dict[str, tuple[Baseline, int]] = {}
         self._calls: dict[str, int] = {}
         self._ladders: dict[str, Ladder] = {}
@@ -30,26 +34,38 @@ class Memory:
         return ladder
 
     def learn(self, lesson: Lesson, *, strange: bool = False) -> None:
-        """Every cohort of the call learns from it.
-
-        Of a strange one only those that have no say yet.
-        """
-        number = sheet_of(lesson.day)
+        """Every cohort of the call learns from it; of a strange one those without a say yet."""
         for name in lesson.ladder:
-            if strange and self._calls.get(name, 0) >= LEAST_CALLS:
-                continue
-            sheets = self.sheets.get(name)
-            if sheets is None:
-                sheets = self.sheets[name] = {}
-            sheet = sheets.get(number)
-            if sheet is None:
-                sheet = sheets[number] = Sheet()
-                for old in [each for each in sheets if each < number - 1]:
-                    del sheets[old]
-            sheet.learn(lesson)
-            self._calls[name] = self._calls.get(name, 0) + 1
-            fitted = self._fitted.get(name)
-            if fitted is not None and any(t not in fitted[0].traits for t in lesson.traits):
+            calls = self._calls.get(name, 0)
+            if not strange or calls < LEAST_CALLS:
+                self._calls[name] = calls + 1
+                self._learn(name, lesson)
+
+    def keep_apart(self, opinion: Opinion, hour: int) -> None:
+        """Counts what was strange as evidence of a change."""
+        for cohort, cause in opinion.causes:
+            value = opinion.measured.values.get(cause)
+            bucket = bucket_of(value) if value is not None else None
+            evidence = self.strange.setdefault(cohort, {}).setdefault(cause, Evidence())
+            evidence.add(hour, bucket)
+            self._fitted.pop(cohort, None)
+
+    def _learn(self, name: str, lesson: Lesson) -> None:
+        number = sheet_of(lesson.day)
+        sheets = self.sheets.get(name)
+        if sheets is None:
+            sheets = self.sheets[name] = {}
+        sheet = sheets.get(number)
+        if sheet is None:
+            sheet = sheets[number] = Sheet()
+            for old in [each for each in sheets if each < number - 1]:
+                del sheets[old]
+        sheet.learn(lesson)
+        fitted = self._fitted.get(name)
+        if fitted is not None:
+            traits = fitted[0].traits
+            # One that was never seen must be known at once, or it would be new again.
+            if not all(map(traits.__contains__, lesson.traits)):
                 del self._fitted[name]
 
     def _baseline(self, name: str, day: int) -> Baseline:
@@ -59,6 +75,6 @@ class Memory:
         fitted = self._fitted.get(name)
         if fitted is not None and calls < fitted[1]:
             return fitted[0]
-        baseline = fit(name, self.sheets[name], day)
+        baseline = fit(name, self.sheets[name], self.strange.get(name, {}), day)
         self._fitted[name] = baseline, max(calls + 1, int(calls * _FRESH))
         return baseline

@@ -26,7 +26,7 @@ _ceil = math.ceil
 
 def bucket_of(value: float) -> int:
     """The bucket of a positive value: those in it are within `ERROR` of `middle_of` it."""
-    return _ceil(_log(value if value > _SMALLEST else _SMALLEST) * _PER_LOG)
+    return _ceil(_log(max(_SMALLEST, value)) * _PER_LOG)
 
 
 def middle_of(bucket: int) -> float:

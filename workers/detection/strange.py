@@ -42,6 +42,11 @@ class Deviation:
         """In times the expected."""
         return self.observed / self.expected if self.expected > 0 else math.inf
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether something is not there that always is."""
+        return self.excess < 0
+
 
 def deviations(measured: Measured, ladder: Ladder, least: float) -> list[Deviation]:
     """What is less likely than `least`, by baselines from the finest cohort to the account's."""
@@ -83,7 +88,7 @@ def _too_much(measured: Measured, ladder: Ladder, least: float) -> Iterator[Devi
         )
 
 
-_CODES: Final = {
+_CODES: Final[Mapping[str, str]] = {
     TOTAL: "unusual_cost",
     PER_MINUTE: "unusual_cost_per_minute",
     "cost": "unusual_product_cost",
@@ -93,6 +98,10 @@ _CODES: Final = {
     "each": "unusual_cost_per_event",
     "billed": "unusual_billing",
 }
+
+
+MEASURES: Final = frozenset(_CODES.values())
+"""The codes of measures that are too large."""
 
 
 def _excess(measured: Measured, what: str, product: str, value: float, expected: float) -> float:

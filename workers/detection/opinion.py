@@ -1,0 +1,94 @@
+"""Whether a session is strange enough to tell: unlikely, and it matters.
+
+Unlikely: fewer normal calls go as far than the policy allows false alerts, corrected for how many
+things are looked at. It matters: the money over the usual, and how many times the usual that is.
+What is unlikely but small is listed, and tells nobody.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from workers.detection.ladder import Ladder
+from workers.detection.measure import Measured
+from workers.detection.strange import MEASURES, Deviation, deviations
+
+_TRAIT_LOOKS: Final = 4
+"""Prices, new things, missing things, and no cost at all."""
+_PER_1000: Final = 1000
+_LEAST_LIKELY: Final = 1e-30
+_WORTH_A_LOOK: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """What a deviation must be to be told."""
+
+    likelihood: float
+    """At most so much, corrected."""
+    least_excess: float
+    least_factor: float
+
+    @classmethod
+    def of(cls, per_1000: Decimal, least_excess: Decimal, least_factor: Decimal) -> "Gates":
+        """From the policy's words: false alerts wanted per 1,000 normal calls, money, a factor."""
+        return cls(float(per_1000) / _PER_1000, float(least_excess), float(least_factor))
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What is thought of a session by what its like have cost."""
+
+    measured: Measured
+    unlikely: tuple[Deviation, ...]
+    """The strangest first."""
+    told: tuple[Deviation, ...]
+    """Those of them that matter, too."""
+    score: float
+    """Minus the decimal logarithm of the corrected likelihood: higher is stranger."""
+
+    @property
+    def causes(self) -> tuple[tuple[str, str], ...]:
+        """What is strange and for which cohort, as names."""
+        return tuple((each.cohort.cohort, each.name) for each in self.unlikely)
+
+
+def opinion_of(measured: Measured, ladder: Ladder, gates: Gates) -> Opinion:
+    """Judges a session by the baselines of its cohorts."""
+    looks = 2 * len(measured.values)
+    found = [
+        (_corrected(each, looks), each)
+        for each in deviations(measured, ladder, max(_WORTH_A_LOOK, gates.likelihood))
+    ]
+    found.sort(key=lambda pair: pair[0])
+    unlikely = tuple(each for likelihood, each in found if likelihood <= gates.likelihood)
+    return Opinion(
+        measured=measured,
+        unlikely=unlikely,
+        told=tuple(each for each in unlikely if _matters(each, gates)),
+        score=_score(found, gates),
+    )
+
+
+def _corrected(deviation: Deviation, looks: int) -> float:
+    """Half of the false alerts may come from measures, half from traits."""
+    is_measure = deviation.code in MEASURES
+    return min(1.0, deviation.likelihood * (looks if is_measure else 2 * _TRAIT_LOOKS))
+
+
+def _matters(deviation: Deviation, gates: Gates) -> bool:
+    return abs(deviation.excess) >= gates.least_excess and (
+        deviation.is_missing or deviation.factor >= gates.least_factor
+    )
+
+
+def _score(found: Sequence[tuple[float, Deviation]], gates: Gates) -> float:
+    """Of what matters; where nothing does, it stays below what is told."""
+    if not found:
+        return 0.0
+    likely = next((p for p, each in found if _matters(each, gates)), None)
+    if likely is not None:
+        return -math.log10(max(likely, _LEAST_LIKELY))
+    return 0.5 * min(-math.log10(max(found[0][0], _LEAST_LIKELY)), -math.log10(gates.likelihood))
