@@ -6,9 +6,10 @@ disagreement is a fact which the verdict carries.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
+
+import msgspec
 
 from service.money import ZERO, money, plain
 from workers.analysis import Analysis, Node, Record
@@ -19,8 +20,7 @@ _LARGEST_COUNT: Final = 10**15
 _NO_RECORD: Final = Record()
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One node. `depth` counts from 1 at the root; `children` are positions in the tree."""
 
     position: int
@@ -42,8 +42,7 @@ class Event:
     children: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Mismatch:
+class Mismatch(msgspec.Struct, frozen=True, gc=False):
     """A broken invariant: a code, a sentence, and the money in it (0 where it is about none)."""
 
     code: str
@@ -51,8 +50,7 @@ class Mismatch:
     amount: Decimal = ZERO
 
 
-@dataclass(frozen=True, slots=True)
-class ProductCost:
+class ProductCost(msgspec.Struct, frozen=True, gc=False):
     """What one product cost in the session. `rates` are the distinct unit rates of its records."""
 
     product: str
@@ -64,8 +62,7 @@ class ProductCost:
     real_seconds: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class CostTree:
+class CostTree(msgspec.Struct, frozen=True, gc=False):
     """A session's events in pre-order (the root first, parents before children)."""
 
     session_id: str
