@@ -274,21 +274,27 @@ def _products(events: Iterable[Event], whole: Decimal) -> tuple[ProductCost, ...
 
 
 def _product_cost(product: str, events: Sequence[Event], whole: Decimal) -> ProductCost:
-    cost = sum((event.cost for event in events), ZERO)
+    cost = ZERO
+    rates: set[Decimal] = set()
+    billed: int | None = None
+    real: int | None = None
+    for event in events:
+        cost += event.cost
+        if event.rate is not None:
+            rates.add(event.rate)
+        if event.billed_seconds is not None:
+            billed = (billed or 0) + event.billed_seconds
+        if event.real_seconds is not None:
+            real = (real or 0) + event.real_seconds
     return ProductCost(
         product=product,
         cost=cost,
         share=cost / whole if whole else ZERO,
         events=len(events),
-        rates=tuple(sorted({event.rate for event in events if event.rate is not None})),
-        billed_seconds=_sum_known(event.billed_seconds for event in events),
-        real_seconds=_sum_known(event.real_seconds for event in events),
+        rates=tuple(sorted(rates)),
+        billed_seconds=billed,
+        real_seconds=real,
     )
-
-
-def _sum_known(values: Iterable[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
 
 
 def _mismatches(
