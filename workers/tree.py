@@ -130,8 +130,11 @@ class CostTree(msgspec.Struct, frozen=True, gc=False):
 
     def stated(self, name: str) -> str | None:
         """A field of the first record that has it, as text."""
-        values = (text(getattr(event.record, name)) for event in self.events)
-        return next((value for value in values if value), None)
+        for event in self.events:
+            value = getattr(event.record, name)
+            if value is not None and (said := text(value)):
+                return said
+        return None
 
     def per_minute(self, seconds: int) -> Decimal:
         """The total per minute of a call of `seconds`; shorter calls count as one minute.
@@ -233,13 +236,12 @@ def _event(
 
 def _product(node: Node, record: Record) -> str:
     names = (record.record_type, node.product, node.event_name)
-    stated = [name for name in names if isinstance(name, str) and name]
-    for name in stated:
-        known = normalise(name)
-        if known in RECORD_TYPES:
+    for name in names:
+        if isinstance(name, str) and (known := normalise(name)) in RECORD_TYPES:
             return known
     link = text(node.links.self) if node.links else None
-    return (link and _link_type(link)) or (text(stated[0]) if stated else None) or "unknown"
+    stated = next((name for name in names if isinstance(name, str) and name), None)
+    return (link and _link_type(link)) or text(stated) or "unknown"
 
 
 def _link_type(link: str) -> str | None:
