@@ -181,6 +181,8 @@ def whole_number(value: Any) -> int | None:
     """A count or a number of seconds, 0 or more, or None."""
     if type(value) is int:  # As nearly all are; a bool is none.
         return value if 0 <= value <= _LARGEST_COUNT else None
+    if value is None:
+        return None
     amount = money(value)
     return int(amount) if amount is not None and amount >= 0 else None
 
