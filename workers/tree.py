@@ -20,6 +20,8 @@ _LARGEST_COUNT: Final = 10**15
 _NO_RECORD: Final = Record()
 
 
+# Structs are made in a quarter of the time that frozen dataclasses take, and there is one for each
+# event of each session. None can be part of a cycle, so the collector need not look at them.
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One node. `depth` counts from 1 at the root; `children` are positions in the tree."""
 
