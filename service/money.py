@@ -39,10 +39,9 @@ def _decimal(text: str) -> Decimal | None:
         return None
     if not amount.is_finite() or abs(amount) > _LARGEST:
         return None
-    exponent = amount.as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -_MOST_PLACES:
-        return None
-    return amount
+    # A zero keeps the places of what it was made from, without a tuple of all digits.
+    places = -(amount * 0).adjusted()
+    return amount if places <= _MOST_PLACES else None
 
 
 def plain(amount: Decimal) -> str:

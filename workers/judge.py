@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -137,12 +138,12 @@ def _remarks(case: Case) -> Iterator[str]:
 
 
 def _ceilings(case: Case, policy: Policy) -> Iterator[Reason]:
-    always = Ceiling(measure=SESSION_COST, limit=policy.max_session_cost)
+    always = _always(str(policy.max_session_cost))
     call = known_of(case.call, case.tree)
     choose = policy.lenient_ceilings_for if case.provisional else policy.ceilings_for
     chosen = choose(call.assistant_id, call.connection_id, call.direction)
     comparable = case.tree.currency == policy.currency
-    for ceiling in (always, *(c for c in chosen if c != always)):
+    for ceiling in (always, *(c for c in chosen if c.measure != SESSION_COST or c != always)):
         if case.provisional and ceiling.measure not in _GROWING:
             continue
         if not comparable and ceiling.measure != PRODUCT_EVENTS:
@@ -150,6 +151,12 @@ def _ceilings(case: Case, policy: Policy) -> Iterator[Reason]:
         reason = _crossed(case, ceiling)
         if reason:
             yield _graded(reason, policy, at_least_low=True)
+
+
+# By its text: amounts may be equal and written differently. Building it costs a tenth of judging.
+@lru_cache(maxsize=8)
+def _always(limit: str) -> Ceiling:
+    return Ceiling(measure=SESSION_COST, limit=Decimal(limit))
 
 
 def _crossed(case: Case, ceiling: Ceiling) -> Reason | None:

@@ -154,13 +154,19 @@ class When(Scope):
         self, assistant: str | None, connection: str | None, direction: str | None
     ) -> bool:
         """Whether a call may be meant once more is known of it."""
-        call = {"assistant": assistant, "connection": connection, "direction": _way(direction)}
-        return all(call[name] in {None, value} for name, value in self.conditions)
+        return (
+            (self.assistant is None or assistant in {None, self.assistant})
+            and (self.connection is None or connection in {None, self.connection})
+            and (self.direction is None or _way(direction) in {None, self.direction})
+        )
 
     def matches(self, assistant: str | None, connection: str | None, direction: str | None) -> bool:
         """Whether a call is meant. A condition on something unknown of the call is not met."""
-        call = {"assistant": assistant, "connection": connection, "direction": _way(direction)}
-        return all(call[name] == value for name, value in self.conditions)
+        return (
+            (self.assistant is None or self.assistant == assistant)
+            and (self.connection is None or self.connection == connection)
+            and (self.direction is None or self.direction == _way(direction))
+        )
 
 
 class Ceiling(_Part):
@@ -256,7 +262,9 @@ class Policy(_Part):
         for ceiling in self.ceilings:
             if ceiling.when.matches(assistant, connection, direction):
                 key = (ceiling.measure, ceiling.product)
-                chosen[key] = min(chosen.get(key, ceiling), ceiling, key=_precedence)
+                other = chosen.get(key)
+                if other is None or _precedence(ceiling) < _precedence(other):
+                    chosen[key] = ceiling
         return tuple(chosen.values())
 
     def lenient_ceilings_for(

@@ -7,7 +7,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import backlog, flood, memory, sessions, webhooks
+from tests.bench import backlog, flood, judging, memory, sessions, webhooks
 
 
 def main() -> None:
@@ -16,9 +16,9 @@ def main() -> None:
     parser.add_argument(
         "names",
         nargs="*",
-        default=["webhooks", "sessions"],
-        help="webhooks, sessions, flood, memory, backlog (some minutes); the first two without "
-        "a name",
+        default=["webhooks", "sessions", "judging"],
+        help="webhooks, sessions, judging, flood, memory, backlog (some minutes); the first three "
+        "without a name",
     )
     parser.add_argument("--rounds", type=int, default=webhooks.ROUNDS)
     arguments = parser.parse_args()
@@ -27,6 +27,8 @@ def main() -> None:
         console.print(_webhooks(webhooks.run(arguments.rounds)))
     if "sessions" in arguments.names:
         console.print(_sessions(sessions.run()))
+    if "judging" in arguments.names:
+        console.print(_judging(judging.run()))
     if "backlog" in arguments.names:
         console.print(_backlog(backlog.run()))
     if "memory" in arguments.names:
@@ -67,6 +69,21 @@ def _sessions(result: sessions.Result) -> Table:
         f"{result.per_second:,.0f}",
         f"{result.fetches / result.seconds:,.0f}",
         f"{result.seconds:.1f}",
+    )
+    return table
+
+
+def _judging(result: judging.Result) -> Table:
+    table = Table(
+        title=f"One session of {judging.EVENTS} events on one core: decoded, made a tree, judged"
+    )
+    for name in ("µs", "µs of bare decoding", "to bare", "per second"):
+        table.add_column(name, justify="right")
+    table.add_row(
+        f"{result.judged:.0f}",
+        f"{result.bare:.0f}",
+        f"{result.judged / result.bare:.2f}",
+        f"{1e6 / result.judged:,.0f}",
     )
     return table
 
