@@ -243,6 +243,8 @@ def _session_facts(known: Known) -> Iterator[tuple[str, str]]:
     yield from _call_facts(session.call)
     if session.state is State.OPEN:
         yield "next look", _next_look(known)
+    if known.recheck_ms is not None:
+        yield "re-check", when(known.recheck_ms)
     reason = session.reason or session.watch.reason
     if reason:
         yield "why", reason

@@ -106,7 +106,10 @@ def test_a_cool_down_may_be_turned_off() -> None:
 @given(ages=st.lists(st.integers(1, 600_000), min_size=1, unique=True).map(sorted))
 def test_any_ascending_ages_are_read(ages: list[int]) -> None:
     """Ascending ages are read as they stand, spaces or not."""
-    environ = WORKER | {"TOLLWATCH_FETCH_AFTER_SECONDS": " , ".join(map(str, ages))}
+    environ = WORKER | {
+        "TOLLWATCH_FETCH_AFTER_SECONDS": " , ".join(map(str, ages)),
+        "TOLLWATCH_RECHECK_AFTER_SECONDS": "0",
+    }
     assert WorkerSettings.load(environ).ages == tuple(ages)
 
 

@@ -191,7 +191,14 @@ def test_a_doubtful_verdict_says_so(fields: dict[str, bool], words: str) -> None
 
 def known(found: Session, **fields: Any) -> Known:
     return Known(
-        **{"session": found, "due_ms": None, "waiting": False, "analysis": None, "alerts": ()}
+        **{
+            "session": found,
+            "due_ms": None,
+            "waiting": False,
+            "recheck_ms": None,
+            "analysis": None,
+            "alerts": (),
+        }
         | fields
     )
 

@@ -25,7 +25,9 @@ class Scene:
         self.redis = redis
         self.store = Store(redis, retention_ms=RETENTION_MS)
         self.registry = CollectorRegistry()
-        self.housekeeping = Housekeeping(self.store, redis, WorkerMetrics(self.registry))
+        self.housekeeping = Housekeeping(
+            self.store, redis, WorkerMetrics(self.registry), rechecks=True
+        )
 
     async def notices(self) -> list[str]:
         found = [
@@ -56,7 +58,9 @@ async def test_the_gauge_shows_the_dead_by_kind(scene: Scene) -> None:
 async def test_the_first_of_a_kind_is_told_once(scene: Scene) -> None:
     """One notice for a kind, whoever looks how often, until none is left; then the next is told."""
     await die(scene.redis, scene.store, "a", now_ms=END_MS)
-    other = Housekeeping(scene.store, scene.redis, WorkerMetrics(CollectorRegistry()))
+    other = Housekeeping(
+        scene.store, scene.redis, WorkerMetrics(CollectorRegistry()), rechecks=True
+    )
     for housekeeping in (scene.housekeeping, other, scene.housekeeping):
         await housekeeping.turn(now_ms=END_MS)
     await die(scene.redis, scene.store, "b", now_ms=END_MS + 7)
