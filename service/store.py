@@ -535,6 +535,7 @@ class Store:
         before = now_ms - self._retention_ms - 60_000
         for index, prefix in ((keys.SESSIONS, keys.SESSION), (keys.ALERTS, keys.ALERT)):
             await self._trim(index, prefix, before)
+        await self._trim(keys.RECHECKS, keys.SESSION, now_ms)
         return expired
 
     async def _trim(self, index: str, prefix: str, before_ms: int) -> None:

@@ -243,6 +243,14 @@ def test_a_number_is_shown_with_its_country(number: str, told: str) -> None:
     assert any(line.split()[:1] == ["to"] and line.endswith(told) for line in found), found
 
 
+def test_a_finished_session_says_when_it_is_looked_at_again() -> None:
+    """Its state is its verdict; the look ahead is a fact of its own."""
+    found = replace(session(verdict=verdict()), state=State.VERDICT)
+    text = shown(*session_view(known(found, recheck_ms=END_MS + 86_400_000), None))
+    assert "re-check" in text
+    assert "re-check" not in shown(*session_view(known(found), None))
+
+
 def alert(**fields: Any) -> Posting[Alert]:
     decided = Alert(
         id="s:high",

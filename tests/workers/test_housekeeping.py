@@ -121,3 +121,14 @@ async def test_expired_letters_are_counted(scene: Scene) -> None:
     await scene.housekeeping.turn(now_ms=END_MS + RETENTION_MS)
     assert scene.metric("tollwatch_dead_letters_expired_total") == 1
     assert await scene.store.session("a") is None
+
+
+async def test_second_looks_that_nobody_wants_are_forgotten(scene: Scene) -> None:
+    """Where the setting is off they are taken back; otherwise they stay."""
+    await scene.redis.zadd(keys.RECHECKS, {"s": END_MS})
+    await scene.housekeeping.turn(now_ms=END_MS)
+    assert await scene.redis.zcard(keys.RECHECKS) == 1
+    metrics = WorkerMetrics(CollectorRegistry())
+    off = Housekeeping(scene.store, scene.redis, metrics, rechecks=False)
+    await off.turn(now_ms=END_MS)
+    assert await scene.redis.zcard(keys.RECHECKS) == 0
