@@ -124,8 +124,9 @@ async def test_expired_letters_are_counted(scene: Scene) -> None:
 
 
 async def test_second_looks_that_nobody_wants_are_forgotten(scene: Scene) -> None:
-    """Where the setting is off they are taken back; otherwise they stay."""
-    await scene.redis.zadd(keys.RECHECKS, {"s": END_MS})
+    """Where the setting is off they are taken back; otherwise those of sessions that are gone."""
+    await scene.store.record(scheduling(), now_ms=END_MS)
+    await scene.redis.zadd(keys.RECHECKS, {"s": END_MS, "gone": END_MS})
     await scene.housekeeping.turn(now_ms=END_MS)
     assert await scene.redis.zcard(keys.RECHECKS) == 1
     metrics = WorkerMetrics(CollectorRegistry())
