@@ -968,6 +968,24 @@ def test_an_export_that_breaks_off_leaves_the_older_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_export_goes_through_a_pipe(cli: Cli, archive: Kept, tmp_path: Path) -> None:
+    """What is no file is written to and stays what it is; a link leads to its file."""
+    pipe, link, path = (tmp_path / name for name in ("pipe", "link", "file"))
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        cli.run("export", "--since", "3h", "--out", str(pipe))
+        assert ids_of(os.read(reader, 65_536).decode()) == ["s02", "s01", "s00"]
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    link.symlink_to(path)
+    path.write_text("older")
+    cli.run("export", "--since", "1h", "--out", str(link))
+    assert link.is_symlink()
+    assert ids_of(path.read_text()) == ["s00"]
+
+
 def test_whoever_reads_an_export_may_stop(archive: Kept) -> None:
     """A pipe that closes early ends it, with no words about Redis and no traceback."""
     command = f"'{TOLLWATCH}' export --since 7d | head -c 1"
