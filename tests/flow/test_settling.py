@@ -152,6 +152,11 @@ async def test_what_is_charged_after_the_verdict_is_found_a_day_later(stage: Sta
     due = await stage.redis.zscore(keys.RECHECKS, call.session_id)
     assert due == early.end_ms + 86_400_000
     assert (await stage.show(call))["recheck_ms"] == due
+
+    async def waits() -> bool:
+        return await stage.metric(stage.worker, "tollwatch_pending", line="rechecks") >= 1
+
+    await stage.until(waits, "the look that is ahead, among the figures")
     stage.world.telnyx.forget(call.session_id)
     stage.world.telnyx.add(with_parts(whole, [*sound, replace(charge, posted_after_seconds=0)]))
     await stage.redis.zadd(keys.RECHECKS, {call.session_id: early.end_ms}, xx=True)
