@@ -6,6 +6,9 @@
     moves them to `due`.
 `tollwatch:due` (sorted set): sessions by the time of their next work, or by the end of their lease.
     The conclusion removes them.
+`tollwatch:rechecks` (sorted set): finished sessions by the time of one more look at their cost.
+    The claim moves them to `due`; a late event takes them off; housekeeping those that are gone,
+    and all where the setting is off.
 `tollwatch:sessions` (sorted set): all sessions by last change, the index of lists. Housekeeping.
 `tollwatch:analysis:{id}` (string): the last analysis, cleaned and compressed. The retention.
 `tollwatch:dead` (sorted set): dead letters by the time of their death. A retry, a drop or a late
@@ -51,6 +54,7 @@ from typing import Final
 SESSION: Final = "tollwatch:session:"
 ENDED: Final = "tollwatch:ended"
 DUE: Final = "tollwatch:due"
+RECHECKS: Final = "tollwatch:rechecks"
 SESSIONS: Final = "tollwatch:sessions"
 ANALYSIS: Final = "tollwatch:analysis:"
 DEAD: Final = "tollwatch:dead"
@@ -99,6 +103,7 @@ FAMILIES: Final = (
     Family(SESSION + "{id}", held_by=(ENDED, DUE, DEAD)),
     Family(ENDED, owned=True),
     Family(DUE, owned=True),
+    Family(RECHECKS, owned=True),
     Family(SESSIONS, owned=True),
     Family(ANALYSIS + "{id}"),
     Family(DEAD, owned=True),

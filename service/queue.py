@@ -27,6 +27,9 @@ from service.gate import ALLOW
 # Behind a backlog what is due now would wait for hours: so where there is more than can be claimed,
 # every second place goes to what became due of late, and both are served in order of due time.
 #
+# Finished sessions that are to be looked at once more come last: they take what room is left, and
+# leave half of the rate limit to others until half of its window has passed.
+#
 # What ends its worker is claimed again when its lease ends, and takes all with it that the next
 # worker holds. So after some deaths in a row a session is put off, each by another time: the next
 # one to die then dies of one session alone, and the others are concluded, which clears them.
@@ -34,7 +37,7 @@ _CLAIM: Final = (
     CLOCK
     + ALLOW
     + """
-local due, waiting, gate = KEYS[1], KEYS[2], KEYS[3]
+local due, waiting, gate, rechecks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local limit, lease = tonumber(ARGV[2]), tonumber(ARGV[3])
 local token, prefix, delay = ARGV[4], ARGV[5], tonumber(ARGV[6])
 local fresh_ms, fresh_first = tonumber(ARGV[7]), ARGV[8] == '1'
@@ -71,30 +74,45 @@ if #found == limit * 2 then
   end
   found = mixed
 end
-local most = #found / 2
-if gate ~= due then most = allow(gate, now, most, 0.2) end
+local function allowed(want, spare)
+  return gate == due and want or allow(gate, now, want, spare)
+end
+local most, again = allowed(#found / 2, 0.2), {}
+if rechecks ~= due and #found < limit * 2 then
+  again = redis.call('ZRANGEBYSCORE', rechecks, '-inf', now, 'WITHSCORES',
+                     'LIMIT', 0, limit - #found / 2)
+end
+local most_again = allowed(#again / 2, 0.5)
 local suspect, most_orphaned = tonumber(ARGV[9]), tonumber(ARGV[10])
 local function spread(id, times)
   local chance = tonumber(string.sub(redis.sha1hex(id .. times), 1, 4), 16) / 65535
   return 30000 * 2 ^ (times - suspect) * (0.5 + chance)
 end
 local claimed = {}
-for i = 1, most * 2, 2 do
-  local id, key = found[i], prefix .. found[i]
+local function take(id, score, mine)
+  local key = prefix .. id
   if redis.call('EXISTS', key) == 0 then
     redis.call('ZREM', due, id)
   else
-    local times = 0
-    if redis.call('HGET', key, 'token') then times = redis.call('HINCRBY', key, 'orphaned', 1) end
+    local f, times = redis.call('HMGET', key, 'token', 'rev', 'state'), 0
+    if f[1] then times = redis.call('HINCRBY', key, 'orphaned', 1) end
     if times >= suspect and times < most_orphaned then
       redis.call('HDEL', key, 'token')
       redis.call('ZADD', due, string.format('%.0f', now + spread(id, times)), id)
     else
-      local mine = token .. '.' .. i
-      redis.call('HSET', key, 'token', mine, 'claimed', redis.call('HGET', key, 'rev') or '')
+      redis.call('HSET', key, 'token', mine, 'claimed', f[2] or '')
       redis.call('ZADD', due, lease_end, id)
-      claimed[#claimed + 1] = {id, mine, found[i + 1], times}
+      claimed[#claimed + 1] = {id, mine, score, times, f[3] == 'verdict' and 1 or 0}
     end
+  end
+end
+for i = 1, most * 2, 2 do take(found[i], found[i + 1], token .. '.' .. i) end
+for i = 1, most_again * 2, 2 do
+  local id = again[i]
+  redis.call('ZREM', rechecks, id)
+  -- Not what an older version has opened again without taking it off.
+  if redis.call('HGET', prefix .. id, 'state') == 'verdict' then
+    take(id, again[i + 1], token .. '.r' .. i)
   end
 end
 return claimed
@@ -149,6 +167,8 @@ class Claim:
     """The last holder's lease ended without a conclusion: it died, or lost Redis for long."""
     orphaned: int = 0
     """How many holders in a row it was."""
+    again: bool = False
+    """The session has its verdict: this is one more look at it."""
 
 
 class Line:
@@ -162,11 +182,13 @@ class Line:
         prefix: str,
         waiting: str | None = None,
         gate: str | None = None,
+        rechecks: str | None = None,
     ) -> None:
         self._due = due
         self._gate = gate
         self._numbers = itertools.count()
         self._prefix = prefix
+        self._rechecks = rechecks
         self._waiting = waiting
         self._redis = redis
         self._claim = redis.register_script(_CLAIM)
@@ -184,7 +206,8 @@ class Line:
     ) -> list[Claim]:
         """Up to `limit` ids that are due, leased under `token`, the longest overdue first.
 
-        Behind a backlog every second one is of those that became due of late. Of a line with a
+        Behind a backlog every second one is of those that became due of late. Finished ones that
+        are to be looked at again come last. Of a line with a
         gate no more come than it lets through, each with a permit for one question.
 
         `token` must never be used for two claims. `delay_ms` is what waiting ids wait beyond their
@@ -194,15 +217,21 @@ class Line:
         fresh_first = str(next(self._numbers) % 2)
         found = await self._claim(
             # A key that is not used must still be one: it may be all that a Redis user is allowed.
-            keys=[self._due, self._waiting or self._due, self._gate or self._due],
+            keys=[
+                self._due,
+                *(key or self._due for key in (self._waiting, self._gate, self._rechecks)),
+            ],
             args=[
                 *(now, limit, lease_ms, token, self._prefix, delay_ms),
                 *(FRESH_MS, fresh_first, _SUSPECT, MOST_ORPHANED),
             ],
         )
         return [
-            Claim(id.decode(), mine.decode(), int(float(score)), bool(times), int(times))
-            for id, mine, score, times in found
+            Claim(
+                *(id.decode(), mine.decode(), int(float(score))),
+                *(bool(times), int(times), bool(again)),
+            )
+            for id, mine, score, times, again in found
         ]
 
     async def extend(self, held: Mapping[str, str], *, lease_ms: int) -> frozenset[str]:
@@ -215,24 +244,28 @@ class Line:
         return int(await self._for_each(self._release, held, after_ms)) if held else 0
 
     async def depth(self, *, now_ms: int, delay_ms: int = 0) -> "Depth":
-        """How much is in the line, and how far behind it is."""
+        """How much is in the line, and how far behind it is; without what is to be done again."""
+        sets = [(self._due, 0)] + ([(self._waiting, delay_ms)] if self._waiting else [])
+        return await self._depth(sets, now_ms)
+
+    async def rechecks(self, *, now_ms: int) -> "Depth":
+        """How many finished ones are to be looked at again, and how far behind that is."""
+        return await self._depth([(self._rechecks, 0)] if self._rechecks else [], now_ms)
+
+    async def _depth(self, sets: list[tuple[str, int]], now_ms: int) -> "Depth":
         async with self._redis.pipeline(transaction=False) as pipe:
-            for name, delay in self._sets(delay_ms):
+            for name, delay in sets:
                 pipe.zcard(name)
                 pipe.zcount(name, "-inf", now_ms - delay)
                 pipe.zrange(name, 0, 0, withscores=True)
             found = await pipe.execute()
-        heads = zip(found[2::3], self._sets(delay_ms), strict=True)
+        heads = zip(found[2::3], sets, strict=True)
         oldest = [int(rows[0][1]) + delay for rows, (_, delay) in heads if rows]
         return Depth(
             pending=sum(found[0::3]),
             overdue=sum(found[1::3]),
             oldest_overdue_ms=max(0, now_ms - min(oldest, default=now_ms)),
         )
-
-    def _sets(self, delay_ms: int) -> list[tuple[str, int]]:
-        """Each sorted set of the line, with what its ids wait beyond their score."""
-        return [(self._due, 0)] + ([(self._waiting, delay_ms)] if self._waiting else [])
 
     async def _for_each(self, script: Any, held: Mapping[str, str], score: int) -> Any:
         pairs: list[str] = [part for pair in held.items() for part in pair]
@@ -248,7 +281,7 @@ class Depth:
     oldest_overdue_ms: int
 
 
-def session_line(redis: Redis) -> Line:
+def session_line(redis: Redis, *, rechecks: bool = True) -> Line:
     """Sessions whose analysis is to be fetched: no faster than Telnyx lets us ask."""
     return Line(
         redis,
@@ -256,4 +289,5 @@ def session_line(redis: Redis) -> Line:
         prefix=keys.SESSION,
         waiting=keys.ENDED,
         gate=keys.gate_key("analysis"),
+        rechecks=keys.RECHECKS if rechecks else None,
     )

@@ -349,8 +349,9 @@ def _call(session_id: str, end_ms: int, events: Iterable[Event]) -> Call:
 class Conclusion:
     """All that one attempt at a session changes, written in one step.
 
-    `next_due_ms` is None where the session has reached a terminal `state`. `answered` says that
-    Session Analysis gave an answer, which uses up a pulled-forward fetch.
+    `next_due_ms` is None where the session has reached a terminal `state`. `recheck_ms` is when the
+    cost is looked at once more all the same. `answered` says that Session Analysis gave an answer,
+    which uses up a pulled-forward fetch.
     """
 
     state: State
@@ -361,6 +362,7 @@ class Conclusion:
     analysis: bytes | None = None
     verdict: Verdict | None = None
     alert: Alert | None = None
+    recheck_ms: int | None = None
 
 
 def moment(milliseconds: int) -> datetime:

@@ -14,7 +14,16 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from nacl.signing import VerifyKey
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -24,6 +33,7 @@ from service.signature import BadPublicKey, read_public_keys
 _FILE: Final = "_FILE"
 _LONGEST_FILE: Final = 65_536
 _LARGEST_AGE: Final = 7 * 86_400
+_LARGEST_RECHECK: Final = 30 * 86_400
 _MOST_DIGITS: Final = 9
 
 
@@ -230,6 +240,14 @@ class WorkerSettings(Settings):
         "strictly ascending; ends early once settled; the first answer at or after the last age is "
         "final",
     )
+    recheck_after_seconds: Annotated[int, Field(ge=0, le=_LARGEST_RECHECK)] = Field(
+        default=86_400,
+        alias="TOLLWATCH_RECHECK_AFTER_SECONDS",
+        description="Age after the call's end at which a settled cost is fetched once more, for "
+        "charges that came late; above the last of the ages, within the retention; `0` turns it "
+        "off",
+        validate_default=True,
+    )
     concurrency: Annotated[int, Field(ge=1, le=5000)] = Field(
         default=50, alias="TOLLWATCH_WORKER_CONCURRENCY", description="Sessions worked on at once"
     )
@@ -274,6 +292,22 @@ class WorkerSettings(Settings):
         alias="TOLLWATCH_ALERTS_PER_HOUR",
         description="So many messages to Slack an hour on average; the rest comes as one summary",
     )
+
+    @field_validator("recheck_after_seconds")
+    @classmethod
+    def _recheck_comes_last(cls, value: int, info: ValidationInfo) -> int:
+        ages, days = info.data.get("ages"), info.data.get("retention_days")
+        if value and ages and value <= ages[-1]:
+            raise ValueError(
+                f"must be greater than {ages[-1]}, the last of TOLLWATCH_FETCH_AFTER_SECONDS, or 0 "
+                "for no re-check"
+            )
+        if value and days and value > days * 86_400:
+            raise ValueError(
+                f"must be at most {days * 86_400}, as long as TOLLWATCH_RETENTION_DAYS keeps "
+                "sessions, or 0 for no re-check"
+            )
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +374,7 @@ def _load(settings: type[Loaded], environ: Mapping[str, str]) -> Loaded:
     try:
         loaded = settings.model_validate(values)
     except ValidationError as error:
-        faults += [line for name, line in _lines(error) if name not in unread]
+        faults += [line for name, line in _lines(error, settings) if name not in unread]
         loaded = None
     if faults or loaded is None:
         raise SettingsError(tuple(faults))
@@ -371,10 +405,13 @@ def _file_fault(error: OSError | ValueError) -> str:
     return str(error)
 
 
-def _lines(error: ValidationError) -> list[tuple[str, str]]:
+def _lines(error: ValidationError, settings: type[Settings]) -> list[tuple[str, str]]:
+    # Of a default that does not fit, pydantic names the field and not its alias.
+    aliases = {field: known.alias for field, known in settings.model_fields.items()}
     lines = []
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
-        name = str(fault["loc"][0])
+        place = str(fault["loc"][0])
+        name = aliases.get(place) or place
         message = "required, but not set" if fault["type"] == "missing" else fault["msg"]
         lines.append((name, f"{name}: {message.removeprefix('Value error, ')}"))
     return lines

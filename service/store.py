@@ -132,6 +132,7 @@ end
     + _NO_NEWS
     + """
 local key, ended, due, index, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local rechecks = KEYS[6]
 local id, field, event, now = ARGV[1], ARGV[2], ARGV[3], clock(ARGV[4])
 local end_at, cost_at, pulls, version = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], ARGV[8]
 if ARGV[9] == '1' and no_news(key, end_at) then return 'known' end
@@ -160,6 +161,7 @@ if not open then
   set('state', 'open')
   if s.state then
     redis.call('PERSIST', key)
+    redis.call('ZREM', rechecks, id)
     forget_death(dead, key, id)
   else
     set('at', string.format('%.0f', now))
@@ -183,12 +185,12 @@ _CONCLUDE: Final = (
     _PLACE
     + """
 local key, ended, due, index, analysis = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local alert, outbox, alerts = KEYS[6], KEYS[7], KEYS[8]
+local alert, outbox, alerts, rechecks = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local id, token, rev, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local state, next_due, seen_end, ttl = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local watch, verdict, reason, answered = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local body, alert_id, severity, alert_body = ARGV[13], ARGV[14], ARGV[15], ARGV[16]
-local rank, cause, score = ARGV[17], ARGV[18], ARGV[19]
+local rank, cause, score, recheck = ARGV[17], ARGV[18], ARGV[19], ARGV[20]
 local s = read(key)
 if s.token ~= token then return 'lost' end
 if s.rev ~= rev then
@@ -205,7 +207,9 @@ redis.call('HSET', key, 'watch', watch, 'reason', reason, 'state', state)
 redis.call('HDEL', key, 'token', 'failures', 'orphaned')
 if answered == '1' then redis.call('HDEL', key, 'pull') end
 if verdict ~= '' then redis.call('HSET', key, 'verdict', verdict) end
-redis.call('ZADD', index, now, id)
+-- One more look that found nothing new is no change: neither in the lists, nor for the retention.
+local untouched = s.state == 'verdict' and verdict == ''
+if not untouched then redis.call('ZADD', index, now, id) end
 if alert_id ~= '' and redis.call('HSETNX', alert, 'alert', alert_body) == 1 then
   redis.call('HSET', key, 'alerted', severity)
   redis.call('HSET', alert, 'delivery', 'waiting', 'at', ARGV[4], 'rank', rank, 'cause', cause,
@@ -217,7 +221,8 @@ if next_due ~= '' then
   redis.call('ZADD', due, next_due, id)
 else
   redis.call('ZREM', due, id)
-  redis.call('PEXPIRE', key, ttl)
+  if not untouched then redis.call('PEXPIRE', key, ttl) end
+  if recheck ~= '' then redis.call('ZADD', rechecks, recheck, id) end
 end
 return 'concluded'
 """
@@ -346,6 +351,7 @@ class Store:
                 keys.DUE,
                 keys.SESSIONS,
                 keys.DEAD,
+                keys.RECHECKS,
             ],
             args=[
                 scheduling.session_id,
@@ -402,6 +408,7 @@ class Store:
                 keys.alert_key(alert.id if alert else ""),
                 keys.OUTBOX,
                 keys.ALERTS,
+                keys.RECHECKS,
             ],
             args=[
                 session.id,
@@ -421,6 +428,7 @@ class Store:
                 alert.severity if alert else "",
                 encode(alert) if alert else "",
                 *(_placed(alert, now_ms) if alert else ("", "", "")),
+                "" if conclusion.recheck_ms is None else conclusion.recheck_ms,
             ],
         )
         return Concluded(outcome.decode())
@@ -465,6 +473,14 @@ class Store:
             ],
         )
         return None if failures < 0 else int(failures)
+
+    async def forget_rechecks(self) -> int:
+        """Take back every look that finished sessions have ahead; how many had one."""
+        async with self._redis.pipeline() as pipe:
+            pipe.zcard(keys.RECHECKS)
+            pipe.unlink(keys.RECHECKS)
+            number, _ = await pipe.execute()
+        return int(number)
 
     async def raw(self, session_id: str) -> tuple[bytes, int] | None:
         """What Telnyx answered when our code last broke on it, and for how many ms it stays."""
@@ -519,6 +535,7 @@ class Store:
         before = now_ms - self._retention_ms - 60_000
         for index, prefix in ((keys.SESSIONS, keys.SESSION), (keys.ALERTS, keys.ALERT)):
             await self._trim(index, prefix, before)
+        await self._trim(keys.RECHECKS, keys.SESSION, now_ms)
         return expired
 
     async def _trim(self, index: str, prefix: str, before_ms: int) -> None:

@@ -53,6 +53,7 @@ _OUTBOUND: Final = (
 _OTHERWISE: Final = "check what it was used for in this call, and whether it is meant to be on"
 
 _ADVICE: Final[dict[str, str]] = {
+    "late_charge": "Find out from Telnyx's support, with the session id, what was charged so late",
     "double_charge": "Claim the second charge from Telnyx's support, with the session id",
     "reported_difference": "Compare webhook and session analysis, and ask Telnyx's support with "
     "the session id",
@@ -141,11 +142,7 @@ def _over(reason: Reason, verdict: Verdict) -> str:
 def _standing(verdict: Verdict) -> str:
     if verdict.provisional:
         return " (provisional: more cost may come)"
-    return (
-        ""
-        if verdict.settled
-        else " (it may still change: Telnyx's last answers differed, and it is not asked again)"
-    )
+    return "" if verdict.settled else " (it may still change: Telnyx's last answers differed)"
 
 
 def _where(verdict: Verdict) -> str:

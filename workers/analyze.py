@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from service.dead import kind_of
 from service.logs import get_logger
 from service.queue import MOST_ORPHANED, Claim
-from service.records import Conclusion, Session, State, Watch
+from service.records import Conclusion, Session, State, Verdict, Watch
 from service.store import Concluded, Store
 from workers.analysis import decode_analysis
 from workers.answer import clean
@@ -153,6 +153,8 @@ class Analyst:
         if conclusion.alert:
             self.metrics.alerts.labels(conclusion.alert.severity).inc()
             _log.warning("alert decided", alert_id=conclusion.alert.id)
+        if session.state is State.VERDICT:
+            return self._rechecked(attempt, conclusion)
         if conclusion.state is State.OPEN:
             _log.info("waiting", reason=conclusion.reason, next_due_ms=conclusion.next_due_ms)
             return "held" if isinstance(attempt, Held) else "waiting"
@@ -165,6 +167,24 @@ class Analyst:
             _log.warning("unavailable", reason=conclusion.reason)
             return "unavailable"
         self.metrics.verdict_age.observe(max(0, verdict.at_ms - session.end_ms) / 1000)
+        self._judged(verdict)
+        return "settled"
+
+    def _rechecked(self, attempt: Attempt, conclusion: Conclusion) -> str:
+        if conclusion.recheck_ms is not None:
+            _log.info("re-check waits", reason=conclusion.reason, next_ms=conclusion.recheck_ms)
+            return "held"
+        if isinstance(attempt, Found):
+            outcome = "changed" if conclusion.verdict else "unchanged"
+        else:
+            outcome = "given_up" if isinstance(attempt, Held) else "unknown"
+        self.metrics.rechecks.labels(outcome).inc()
+        _log.info("looked at again", outcome=outcome, reason=conclusion.reason)
+        if conclusion.verdict:
+            self._judged(conclusion.verdict)
+        return "rechecked"
+
+    def _judged(self, verdict: Verdict) -> None:
         self.metrics.verdicts.labels(verdict.severity or "none").inc()
         for reason in verdict.reasons:
             self.metrics.reasons.labels(reason.code).inc()
@@ -177,7 +197,6 @@ class Analyst:
             complete=verdict.complete,
             reasons=[reason.code for reason in verdict.reasons],
         )
-        return "settled"
 
 
 def _had_cost(watch: Watch) -> bool:

@@ -370,6 +370,55 @@ def reconcile(
         _fail(f"stopped early ({report.stop.outcome}): {report.stop.reason}{again}")
 
 
+@app.command("export")
+def export_sessions(
+    context: typer.Context,
+    since: Annotated[
+        str,
+        typer.Option(
+            metavar="AGO|ISO8601", help="Calls that ended from there on: 90m, 6h or 30d ago."
+        ),
+    ],
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="AGO|ISO8601", help="And up to there; now without it."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to write; stdout without it.", dir_okay=False),
+    ] = None,
+) -> None:
+    """Write finished sessions to a file, as `tollwatch backtest` reads it.
+
+    One JSON object a line, by the call's end: started_at, ended_at, webhook, analysis. Numbers are
+    masked. Says on stderr how many were written, and how many were left out and why.
+    """
+    from service.settings import Settings
+    from workers.archive import Tally, write_sessions
+    from workers.display import tally_line
+    from workers.watching import counting
+    from workers.writing import CannotWrite, writing
+
+    environ = _environ(context)
+    settings = _settings(Settings, environ, "REDIS_URL", "TOLLWATCH_RETENTION_DAYS")
+    wanted = _span(since, until, settings.retention_ms)
+    # A bar between the lines would be neither.
+    shown = out is not None or not sys.stdout.isatty()
+
+    async def save(redis: Any) -> Tally:
+        with writing(out) as write, counting("sessions", shown=shown) as advance:
+            return await write_sessions(redis, wanted, write, advance)
+
+    try:
+        tally = _with_redis(environ, save)
+    except CannotWrite as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            # Whoever read has had enough: typer ends quietly.
+            raise error.__cause__ from None
+        _fail(str(error))
+    _warn(tally_line(tally))
+
+
 @policy_app.command("check")
 def policy_check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A policy in YAML.")],

@@ -5,6 +5,7 @@ whether somebody is to be told.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -15,6 +16,9 @@ from workers.judge import Case, judge, known_of
 from workers.policy import Policy
 from workers.products import ASSISTANT
 from workers.settle import GiveUp, Schedule, Settled, Wait, answered, current_watch, held, settle
+
+# What Telnyx has not answered for as long again is not waited for any longer.
+_LATEST_RECHECK: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Rules:
 def decide(session: Session, attempt: Attempt, rules: Rules, *, now_ms: int) -> Conclusion:
     """All that the attempt changes. Neither waits nor writes; masks numbers in the analysis."""
     watch = current_watch(session)
+    if session.state is State.VERDICT:
+        return _recheck(session, watch, attempt, rules, now_ms)
     match attempt:
         case Held(seconds, reason):
             due_ms = now_ms + int(seconds * 1000)
@@ -69,7 +75,54 @@ def _conclude(
         analysis=encode_analysis(found.analysis, masked=rules.mask_numbers) if found else None,
         verdict=verdict,
         alert=_alert(session, found, verdict, now_ms),
+        recheck_ms=rules.schedule.recheck_due_ms(watch, now_ms) if state is State.VERDICT else None,
     )
+
+
+def _recheck(
+    session: Session, watch: Watch, attempt: Attempt, rules: Rules, now_ms: int
+) -> Conclusion:
+    """One more look at a session that has its verdict, which stands unless the cost has changed."""
+    match attempt:
+        case Held(seconds, reason):
+            due_ms = now_ms + int(seconds * 1000)
+            in_time = due_ms < watch.end_ms + _LATEST_RECHECK * rules.schedule.recheck_ms
+            return Conclusion(
+                State.VERDICT,
+                held(watch, now_ms, reason),
+                next_due_ms=None,
+                reason=f"not looked at again{'' if not in_time else ' yet'}: {reason}",
+                answered=False,
+                recheck_ms=due_ms if in_time else None,
+            )
+        case NothingYet(reason):
+            asked = msgspec.structs.replace(watch, last_ask_ms=now_ms, held=0)
+            words = f"at one more look its cost was gone: {reason}"
+            return Conclusion(State.VERDICT, asked, None, words, answered=True)
+        case Found():
+            watch = answered(watch, rules.schedule, _fetch(session, attempt, now_ms))
+            if session.verdict and _stands(session.verdict, attempt):
+                return Conclusion(State.VERDICT, watch, None, reason="", answered=True)
+            verdict = _verdict(session, attempt, rules, now_ms, settled=True)
+            return Conclusion(
+                state=State.VERDICT,
+                watch=watch,
+                next_due_ms=None,
+                reason="",
+                answered=True,
+                analysis=encode_analysis(attempt.analysis, masked=rules.mask_numbers),
+                verdict=verdict,
+                alert=_alert(session, attempt, verdict, now_ms),
+            )
+
+
+def _stands(before: Verdict, found: Found) -> bool:
+    """Whether the answer says no more than the verdict's did."""
+    tree = found.tree
+    if before.complete and not found.whole:
+        # What could not be fetched this time has not gone.
+        return tree.total <= before.total
+    return (tree.total, len(tree.events)) == (before.total, before.event_count)
 
 
 def _fetch(session: Session, found: Found, now_ms: int) -> Fetch:
@@ -109,6 +162,7 @@ def _verdict(
         whole=found.whole,
         grafted=found.grafted,
         remarks=found.remarks,
+        before=session.verdict if session.state is State.VERDICT else None,
     )
     return judge(case, rules.policy, at_ms=now_ms)
 

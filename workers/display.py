@@ -34,6 +34,7 @@ from service.records import (
     moment,
 )
 from service.store import Posting
+from workers.archive import Tally
 from workers.checks import Check, Result
 from workers.dead import Looked
 from workers.lookup import Known
@@ -214,6 +215,18 @@ def _reason(reason: Reason) -> Text:
     return line.append_text(said(f"{reason.text}  ")).append(safe(reason.code), _QUIET)
 
 
+def tally_line(tally: Tally) -> str:
+    """How many sessions an export wrote, and why others are not in it."""
+    parts = {
+        "unfinished": tally.unfinished,
+        "without an analysis": tally.without_analysis,
+        "not readable": tally.unreadable,
+    }
+    left_out = ", ".join(f"{number:,} {why}" for why, number in parts.items() if number)
+    written = "1 session" if tally.written == 1 else f"{tally.written:,} sessions"
+    return f"{written} written" + (f"; left out: {left_out}" if left_out else "")
+
+
 # --- sessions ------------------------------------------------------------------------------------
 
 
@@ -243,6 +256,8 @@ def _session_facts(known: Known) -> Iterator[tuple[str, str]]:
     yield from _call_facts(session.call)
     if session.state is State.OPEN:
         yield "next look", _next_look(known)
+    if known.recheck_ms is not None:
+        yield "re-check", when(known.recheck_ms)
     reason = session.reason or session.watch.reason
     if reason:
         yield "why", reason

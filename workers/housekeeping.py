@@ -39,6 +39,8 @@ class Housekeeping:
     store: Store
     redis: Redis
     metrics: WorkerMetrics
+    rechecks: bool
+    """Whether finished sessions are looked at again; where not, nobody else would forget them."""
     _trimmed_ms: int | None = None
     _walks: tuple[Walk, ...] = field(init=False)
 
@@ -80,6 +82,8 @@ class Housekeeping:
             _log.warning("put back into its line", line=net.name, id=id, session_id=session_id)
 
     async def _trim(self, now_ms: int) -> None:
+        if not self.rechecks:
+            await self.store.forget_rechecks()
         for letter in await self.store.trim(now_ms=now_ms):
             self.metrics.expired.inc()
             _tell_of_the_end(letter)

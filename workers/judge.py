@@ -7,7 +7,7 @@ source of reasons beside `_ceilings` and `_billing`.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -15,9 +15,9 @@ from typing import Final
 
 import msgspec
 
-from service.events import ANALYZED, COST
+from service.events import ANALYZED, COST, read_time_ms
 from service.money import ZERO
-from service.records import Call, Event, Reason, Reported, Severity, Share, Verdict, rank
+from service.records import Call, Event, Reason, Reported, Severity, Share, Verdict, moment, rank
 from workers.policy import Ceiling, Policy
 from workers.products import label, normalise
 from workers.tree import CostTree, ProductCost, country_of_records, text
@@ -28,12 +28,14 @@ SESSION_COST: Final = "session_cost"
 COST_PER_MINUTE: Final = "cost_per_minute"
 PRODUCT_COST: Final = "product_cost"
 PRODUCT_EVENTS: Final = "product_events"
+LATE_CHARGE: Final = "late_charge"
 
 CEILINGS: Final = (SESSION_COST, COST_PER_MINUTE, PRODUCT_COST, PRODUCT_EVENTS)
 CODES: Final = (
     *CEILINGS,
     "foreign_currency",
     "double_charge",
+    LATE_CHARGE,
     "reported_difference",
     "total_mismatch",
     "sum_mismatch",
@@ -41,6 +43,10 @@ CODES: Final = (
     "mixed_currencies",
 )
 """Every reason that there is."""
+
+# Whatever belongs to a call begins while it lasts.
+_LATE_MS: Final = 3_600_000
+_SHOWN_PARTS: Final = 4
 
 # What more data can only exceed further: a tree that is not settled yet may alert on these.
 _GROWING: Final = frozenset({SESSION_COST, PRODUCT_COST, PRODUCT_EVENTS})
@@ -62,6 +68,8 @@ class Case:
     """Whether parts were fetched apart: Telnyx's sums above them may then leave them out."""
     remarks: tuple[str, ...] = ()
     """What the fetching found out: nodes that stayed missing, and why."""
+    before: Verdict | None = None
+    """The verdict that stood until now, where this is one more look at a settled cost."""
 
     @property
     def duration_seconds(self) -> int:
@@ -130,8 +138,24 @@ def _remarks(case: Case) -> Iterator[str]:
     tree = case.tree
     if tree.missing:
         yield f"{tree.missing} of {tree.stated_count} events are missing in Telnyx's answer"
+    if case.before:
+        yield from _changes(case.before, tree)
     if not case.provisional and (not case.trusted or case.grafted):
         yield from (mismatch.text for mismatch in tree.mismatches)
+
+
+def _changes(before: Verdict, tree: CostTree) -> Iterator[str]:
+    """What one more look found changed, but for the money that came: that is a reason."""
+    if before.currency != tree.currency or tree.total < before.total:
+        yield (
+            f"Telnyx's total was {priced(before.total, before.currency)} when it was first "
+            f"judged, and is {priced(tree.total, tree.currency)} now"
+        )
+    if before.event_count != len(tree.events):
+        yield (
+            f"Telnyx showed {before.event_count:,} events when it was first judged, and "
+            f"shows {len(tree.events):,} now"
+        )
 
 
 # --- ceilings: what somebody set ---------------------------------------------------------------
@@ -254,6 +278,8 @@ def _billing(case: Case, policy: Policy) -> Iterator[Reason]:
     if case.tree.currency != policy.currency:
         yield _graded(_foreign_currency(case, policy), policy)
     found = [*_double_charges(case.tree)]
+    if case.settled:
+        found += _late_charges(case)
     if case.trusted:
         found += _differences(case, policy.difference_tolerance)
         found += () if case.grafted else _broken(case.tree)
@@ -302,6 +328,86 @@ def _double_charges(tree: CostTree) -> Iterator[Reason]:
                 limit=first.cost,
                 excess=first.cost * (len(events) - 1),
             )
+
+
+def _late_charges(case: Case) -> Iterator[Reason]:
+    """What was charged long after the end: by the records, or by what the last look showed.
+
+    The same money may be in both, so only the larger of them is told.
+    """
+    found = filter(None, (_began_late(case), _charged_since(case)))
+    yield from sorted(found, key=lambda reason: -reason.excess)[:1]
+
+
+def _charged_since(case: Case) -> Reason | None:
+    before, tree = case.before, case.tree
+    if before is None or before.currency != tree.currency or tree.total <= before.total:
+        return None
+    known = {share.product: share.cost for share in before.products}
+    parts = {p.product: p.cost - known.get(p.product, ZERO) for p in tree.products}
+    excess = tree.total - before.total
+    since = "the session had settled" if before.settled else "its cost was first judged"
+    return Reason(
+        code=LATE_CHARGE,
+        product=_only(parts),
+        text=f"{priced(excess, tree.currency)} was charged after {since}{_listed(parts)}",
+        observed=tree.total,
+        limit=before.total,
+        excess=excess,
+    )
+
+
+def _began_late(case: Case) -> Reason | None:
+    end_ms, tree = case.call.end_ms, case.tree
+    if not end_ms:
+        return None
+    first_ms, inside = end_ms + _LATE_MS, 0
+    bound = moment(first_ms).strftime("%Y-%m-%dT%H:%M:%S")
+    parts: dict[str, Decimal] = {}
+    delays: list[int] = []
+    for event in tree.events:
+        # Pre-order: what is below a late one follows it, and is part of it.
+        if not inside or event.depth <= inside:
+            began_ms = _began_after(event, bound, first_ms) if event.cost > 0 else None
+            inside = event.depth if began_ms else 0
+            if began_ms:
+                delays.append(began_ms - end_ms)
+        if inside:
+            parts[event.product] = parts.get(event.product, ZERO) + event.cost
+    excess = sum(parts.values(), ZERO)
+    if not delays or excess <= 0:
+        return None
+    return Reason(
+        code=LATE_CHARGE,
+        product=_only(parts),
+        text=f"{priced(excess, tree.currency)} was charged for what began "
+        f"{duration(min(delays) // 1000)} after the call's end{_listed(parts)}",
+        observed=excess,
+        limit=ZERO,
+        excess=excess,
+    )
+
+
+def _began_after(event: CostEvent, bound: str, first_ms: int) -> int | None:
+    """When it began, if that is at `first_ms` or later. `bound` is the same as ISO 8601 in UTC."""
+    record = event.record
+    began = text(record.started_at) or text(record.start_time) or text(record.created_at)
+    # Nearly all are in UTC and not late: to compare texts is enough.
+    if began is None or (began.endswith("Z") and began < bound):
+        return None
+    began_ms = read_time_ms(began)
+    return began_ms if began_ms is not None and began_ms >= first_ms else None
+
+
+def _only(parts: Mapping[str, Decimal]) -> str | None:
+    grown = [product for product, cost in parts.items() if cost > 0]
+    return grown[0] if len(grown) == 1 else None
+
+
+def _listed(parts: Mapping[str, Decimal]) -> str:
+    dearest = sorted(parts.items(), key=lambda part: (-part[1], part[0]))[:_SHOWN_PARTS]
+    named = [f"{label(product)} {amount(cost)}" for product, cost in dearest if cost > 0]
+    return f": {', '.join(named)}" if named else ""
 
 
 def _alike(tree: CostTree) -> Iterator[CostEvent]:

@@ -52,6 +52,8 @@ class Known:
     session: Session
     due_ms: int | None
     waiting: bool
+    recheck_ms: int | None
+    """When a finished session's cost is looked at once more."""
     analysis: bytes | None
     alerts: tuple[Posting[Alert], ...]
 
@@ -78,10 +80,12 @@ async def look_up(redis: Redis, session_id: str) -> Known | None:
     except _UNREADABLE as error:
         raise NotReadable(f"the record of session {session_id} cannot be read") from error
     due = await redis.zscore(keys.DUE, session_id)
+    recheck = await redis.zscore(keys.RECHECKS, session_id)
     return Known(
         session=session,
         due_ms=None if due is None else int(due),
         waiting=await redis.zscore(keys.ENDED, session_id) is not None,
+        recheck_ms=None if recheck is None else int(recheck),
         analysis=analysis,
         alerts=tuple(alert for alert in alerts if alert),
     )
@@ -151,6 +155,7 @@ def whole(known: Known) -> dict[str, Any]:
         **brief(session.id, session),
         "due_ms": known.due_ms,
         "waiting": known.waiting,
+        "recheck_ms": known.recheck_ms,
         "call": _masked(session.call),
         "events": [_masked(event) for event in session.events],
         "watch": session.watch,

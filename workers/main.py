@@ -30,7 +30,7 @@ from service.health import Health, redis_check
 from service.logs import get_logger
 from service.metrics import create_registry
 from service.outbox import NO_FLOOD, Flood, Outbox
-from service.queue import Claim, session_line
+from service.queue import Claim, Line, session_line
 from service.records import Delivery, Severity
 from service.settings import WorkerSettings
 from service.store import Store
@@ -114,6 +114,7 @@ class WorkerProcess:
     store: Store
     gate: Gate
     """What may be asked of Session Analysis."""
+    session_line: Line
     sessions: Feeder
     alerts: Feeder
     analyst: Analyst
@@ -221,8 +222,9 @@ class WorkerProcess:
             due_ms: int,
             taken_over: bool,
             orphaned: int = 0,
+            again: bool = False,  # noqa: FBT002 - arq passes a list
         ) -> None:
-            claim = Claim(id, token, due_ms, taken_over, orphaned)
+            claim = Claim(id, token, due_ms, taken_over, orphaned, again)
             with structlog.contextvars.bound_contextvars(**_named(id, is_session), attempt=token):
                 await self._work(feeder, work, claim)
 
@@ -260,9 +262,8 @@ class WorkerProcess:
             now = self.clock.now_ms()
             for name, feeder in (("sessions", self.sessions), ("alerts", self.alerts)):
                 depth = await feeder.line.depth(now_ms=now, delay_ms=feeder.delay_ms)
-                self.metrics.pending.labels(name).set(depth.pending)
-                self.metrics.overdue.labels(name).set(depth.overdue)
-                self.metrics.oldest.labels(name).set(depth.oldest_overdue_ms / 1000)
+                self.metrics.show_depth(name, depth)
+            self.metrics.show_depth("rechecks", await self.session_line.rechecks(now_ms=now))
             self.metrics.held.set(self.sessions.held)
             await self._watch_telnyx(now)
             standing = await self.outbox.standing(now_ms=now)
@@ -378,7 +379,7 @@ def _assemble(
     worker_id = f"{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}"
     store = Store(arq, retention_ms=settings.retention_ms, replicas=settings.redis_replicas)
     clock = RedisClock(arq)
-    schedule = Schedule.of_seconds(settings.ages)
+    schedule = Schedule.of_seconds(settings.ages, settings.recheck_after_seconds)
     rules = Rules(schedule, policy, mask_numbers=settings.mask_numbers)
 
     def on_takeover(claim: Claim) -> None:
@@ -386,9 +387,11 @@ def _assemble(
             metrics.takeovers.inc()
 
     def on_claim(claim: Claim) -> None:
-        metrics.dwell.observe(max(0, clock.now_ms() - claim.due_ms) / 1000)
+        if not claim.again:
+            metrics.dwell.observe(max(0, clock.now_ms() - claim.due_ms) / 1000)
         on_takeover(claim)
 
+    line = session_line(arq, rechecks=bool(schedule.recheck_ms))
     outbox = Outbox(
         arq,
         retention_ms=settings.retention_ms,
@@ -403,8 +406,9 @@ def _assemble(
         clock=clock,
         store=store,
         gate=gates.of("analysis"),
+        session_line=line,
         sessions=Feeder(
-            session_line(arq),
+            line,
             ANALYZE,
             arq,
             settings.concurrency,
@@ -419,7 +423,7 @@ def _assemble(
         analyst=Analyst(store, telnyx, rules, metrics, clock.now_ms),
         outbox=outbox,
         poster=Poster(outbox, slack, metrics, clock.now_ms),
-        housekeeping=Housekeeping(store, arq, metrics),
+        housekeeping=Housekeeping(store, arq, metrics, rechecks=bool(schedule.recheck_ms)),
         rounds=_rounds(settings, arq, telnyx, store, metrics, worker_id, clock),
         metrics=metrics,
         registry=registry,

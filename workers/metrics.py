@@ -7,7 +7,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from service.dead import OTHER, WRONG_REQUEST
 from service.gate import Heard, Outage
+from service.queue import Depth
 from service.records import Delivery, Severity, State
+from service.sweep import NETS
 from workers.judge import CODES
 from workers.walk import SOURCES
 
@@ -23,7 +25,17 @@ POST_OUTCOMES: Final = (
     "failed",
 )
 FATES: Final = tuple(fate for fate in Delivery if fate is not Delivery.WAITING)
-ATTEMPTS: Final = ("settled", "waiting", "held", "unavailable", "failed", "dead", "changed", "lost")
+ATTEMPTS: Final = (
+    "settled",
+    "waiting",
+    "held",
+    "unavailable",
+    "rechecked",
+    "failed",
+    "dead",
+    "changed",
+    "lost",
+)
 RECONCILIATIONS: Final = (
     "whole",
     "capped",
@@ -34,7 +46,8 @@ RECONCILIATIONS: Final = (
     "failed",
 )
 OUTAGES: Final = (Heard.REFUSED, Heard.DOWN)
-LINES: Final = ("sessions", "alerts")
+LINES: Final = ("sessions", "rechecks", "alerts")
+RECHECKS: Final = ("unchanged", "changed", "unknown", "given_up")
 
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _DWELL: Final = (0.1, 0.5, 1, 5, 15, 60, 300, 1800, 10_800)
@@ -81,6 +94,13 @@ class WorkerMetrics:
         )
         self.reasons = _counter(
             registry, "tollwatch_reasons", "Reasons in verdicts, by code", "code", CODES
+        )
+        self.rechecks = _counter(
+            registry,
+            "tollwatch_rechecks",
+            "Settled costs that were looked at once more, by what came of it",
+            "outcome",
+            RECHECKS,
         )
         self.takeovers = Counter(
             "tollwatch_takeovers", "Work taken over after its lease ended", registry=registry
@@ -160,7 +180,11 @@ class WorkerMetrics:
             registry=registry,
         )
         self.swept = _counter(
-            registry, "tollwatch_swept", "Work found in no line and put back", "line", LINES
+            registry,
+            "tollwatch_swept",
+            "Work found in no line and put back",
+            "line",
+            [net.name for net in NETS],
         )
         self.reconciliations = _counter(
             registry,
@@ -189,6 +213,12 @@ class WorkerMetrics:
         self.restarts = Counter(
             "tollwatch_main_loop_restarts", "Restarts of arq's main loop", registry=registry
         )
+
+    def show_depth(self, line: str, depth: Depth) -> None:
+        """How much is in a line, and how far behind it is."""
+        self.pending.labels(line).set(depth.pending)
+        self.overdue.labels(line).set(depth.overdue)
+        self.oldest.labels(line).set(depth.oldest_overdue_ms / 1000)
 
     def show_gate(self, outage: Outage | None, left: int | None, *, now_ms: int) -> None:
         """Whether Telnyx fails for all, and what its rate limit leaves."""

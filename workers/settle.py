@@ -45,11 +45,13 @@ class Schedule:
     """The ages of `TOLLWATCH_FETCH_AFTER_SECONDS`, in milliseconds after the call's end."""
 
     ages_ms: tuple[int, ...]
+    recheck_ms: int = 0
+    """The age at which a session that has its verdict is looked at once more; 0 for never."""
 
     @classmethod
-    def of_seconds(cls, ages: Sequence[int]) -> "Schedule":
-        """From the setting: positive, strictly ascending."""
-        return cls(tuple(age * 1000 for age in ages))
+    def of_seconds(cls, ages: Sequence[int], recheck: int = 0) -> "Schedule":
+        """From the settings: positive, strictly ascending."""
+        return cls(tuple(age * 1000 for age in ages), recheck * 1000)
 
     @property
     def first_ms(self) -> int:
@@ -75,6 +77,11 @@ class Schedule:
             return last
         interval = self.ages_ms[passed] - (self.ages_ms[passed - 1] if passed else 0)
         return max(watch.end_ms + self.ages_ms[passed], last + interval)
+
+    def recheck_due_ms(self, watch: Watch, now_ms: int) -> int | None:
+        """When the one look after the verdict is due; None where it is off, or was just made."""
+        due_ms = watch.end_ms + self.recheck_ms
+        return due_ms if self.recheck_ms and due_ms > now_ms else None
 
     def is_final(self, watch: Watch, now_ms: int) -> bool:
         """Whether the last age has passed."""

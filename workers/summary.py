@@ -53,6 +53,7 @@ _REASONS: Final[Mapping[str, str]] = {
     "product_events": "too many events",
     "foreign_currency": "foreign currency",
     "double_charge": "charged twice",
+    "late_charge": "charged late",
     "reported_difference": "webhook and analysis differ",
     "total_mismatch": "total does not add up",
     "sum_mismatch": "sums do not add up",

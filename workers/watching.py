@@ -1,14 +1,22 @@
-"""How a search for webhooks that never came shows on a terminal: a bar, or lines in a pipe.
+"""How what takes long shows on a terminal, above all a search for webhooks that never came.
 
-Both go to stderr: the report is the result, and belongs to stdout alone.
+A search shows as a bar, or as lines in a pipe. All goes to stderr: the result belongs to stdout.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from service.events import Scheduling
 from service.printable import safe
@@ -36,6 +44,24 @@ def watching(wanted: Span) -> Iterator[Watcher]:
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     with Progress(*columns, console=console) as progress:
         yield Bar(progress, wanted)
+
+
+@contextmanager
+def counting(name: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Takes how many of how many are done; a terminal gets a bar where it is to be shown."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda _done, _total: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 class Bar:

@@ -79,6 +79,7 @@ async def _prepare(control: httpx.AsyncClient, store: Store) -> None:
 async def _work(valkey: Valkey, redis: Redis, about: dict[str, Any]) -> float:
     settings = {
         "TOLLWATCH_FETCH_AFTER_SECONDS": AGES,
+        "TOLLWATCH_RECHECK_AFTER_SECONDS": "0",
         "TOLLWATCH_WORKER_CONCURRENCY": str(CONCURRENCY),
     }
     process = worker(

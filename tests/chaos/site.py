@@ -52,6 +52,8 @@ _KEPT_MS: Final = 86_400_000
 _SETTINGS: Final = {"TOLLWATCH_GRACE_SECONDS": str(GRACE_SECONDS)}
 _WORKER_SETTINGS: Final = {
     "TOLLWATCH_FETCH_AFTER_SECONDS": AGES,
+    # Most sessions are looked at once more while faults go on.
+    "TOLLWATCH_RECHECK_AFTER_SECONDS": "12",
     # Each alert stands for itself as far as may be, so that each can be accounted for: no folding,
     # and a summary only when the bucket is empty after all.
     "TOLLWATCH_ALERT_COOLDOWN_SECONDS": "0",

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service import keys
 from service.records import Session, State
 from tests.flow.stage import (
     Outside,
@@ -139,6 +140,33 @@ async def test_a_leg_that_ends_after_the_verdict_is_judged_anew(stage: Stage) ->
     assert (answer.status_code, answer.json()["status"]) == (202, "scheduled")
     assert [s.verdict and s.verdict.total for s in (early, late)] == [call.total, whole.total]
     assert len(await stage.told(call)) == 1
+
+
+async def test_what_is_charged_after_the_verdict_is_found_a_day_later(stage: Stage) -> None:
+    """One more look a day after the call's end, which here has come: its late charge is told."""
+    whole = stage.world.generator.make("late_charge", end=now(stage))
+    *sound, charge = whole.root.children
+    call = stage.world.telnyx.add(with_parts(whole, sound))
+    await stage.hang_up(call)
+    early = await stage.ended(call)
+    due = await stage.redis.zscore(keys.RECHECKS, call.session_id)
+    assert due == early.end_ms + 86_400_000
+    assert (await stage.show(call))["recheck_ms"] == due
+
+    async def waits() -> bool:
+        return await stage.metric(stage.worker, "tollwatch_pending", line="rechecks") >= 1
+
+    await stage.until(waits, "the look that is ahead, among the figures")
+    stage.world.telnyx.forget(call.session_id)
+    stage.world.telnyx.add(with_parts(whole, [*sound, replace(charge, posted_after_seconds=0)]))
+    await stage.redis.zadd(keys.RECHECKS, {call.session_id: early.end_ms}, xx=True)
+    (message,) = await stage.until(lambda: stage.messages(call), "the late charge in Slack")
+    assert "was charged after the session had settled" in message.all_text
+    late = await stage.session(call)
+    assert (late.state, late.verdict and late.verdict.total) == (State.VERDICT, whole.total)
+    (line,) = await stage.heard(call, "looked at again")
+    assert line["outcome"] == "changed"
+    assert await stage.redis.zscore(keys.RECHECKS, call.session_id) is None
 
 
 # --- when a cost is asked for ---------------------------------------------------------------------

@@ -301,6 +301,20 @@ async def test_no_more_is_claimed_than_may_be_asked(redis: Redis, gate: Gate) ->
     assert await _claimed(redis, limit=100, now_ms=NOW + 57_000, numbers=numbers) == 32
 
 
+async def test_second_looks_leave_half_of_what_may_be_asked(redis: Redis, gate: Gate) -> None:
+    """In a window's first half they leave as much to new sessions; those come before them."""
+    for number in range(60):
+        await redis.hset(keys.session_key(f"r{number}"), "state", "verdict")  # type: ignore[misc]
+        await redis.zadd(keys.RECHECKS, {f"r{number}": NOW})
+    await _due(redis, 10)
+    await gate.learn(Heard.FINE, window=window(remaining=40, reset_s=55), now_ms=NOW)
+    numbers = itertools.count()
+    assert await _claimed(redis, limit=100, now_ms=NOW, numbers=numbers) == 10 + 10
+    assert await _claimed(redis, limit=100, now_ms=NOW, numbers=numbers) == 0
+    await _due(redis, 22)
+    assert await _claimed(redis, limit=100, now_ms=NOW, numbers=numbers) == 12
+
+
 async def test_while_the_gate_is_shut_one_session_is_claimed_at_a_time(
     redis: Redis, gate: Gate
 ) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from service import keys
-from service.queue import FRESH_MS, MOST_ORPHANED, session_line
+from service.queue import FRESH_MS, MOST_ORPHANED, Depth, session_line
 from service.store import Store
 from tests.samples import END_MS, scheduling
 
@@ -96,6 +96,52 @@ async def test_everything_due_is_claimed_once(redis: Redis, ages: list[int], lim
     for is_fresh in (True, False):
         part = [scores[id] for id in found if (scores[id] >= NOW - FRESH_MS) is is_fresh]
         assert part == sorted(part)
+
+
+# --- one more look at what is finished ------------------------------------------------------------
+
+
+async def _finished(redis: Redis, scores: dict[str, int]) -> None:
+    await fill(redis, scores, name=keys.RECHECKS)
+    for id in scores:
+        await redis.hset(keys.session_key(id), "state", "verdict")  # type: ignore[misc]
+
+
+async def test_finished_sessions_come_last(redis: Redis) -> None:
+    """One more look takes what room is left, in order of due time, and none before its time."""
+    await fill(redis, recent(5))
+    looks = {f"again{number}": NOW - HOUR_MS + number for number in range(8)}
+    await _finished(redis, looks | {"later": NOW + 1})
+    assert await claim(redis, 8, times=3) == [*sorted(recent(5)), *sorted(looks)]
+
+
+async def test_second_looks_are_no_backlog(redis: Redis) -> None:
+    """They are counted apart, whether due or not; one that is under way is leased work."""
+    line = session_line(redis)
+    await _finished(redis, {"now": NOW - 5_000, "later": NOW + 1})
+    assert (await line.depth(now_ms=NOW)).pending == 0
+    assert await line.rechecks(now_ms=NOW) == Depth(2, overdue=1, oldest_overdue_ms=5_000)
+    (found,) = await line.claim(limit=9, lease_ms=HOUR_MS, token="t", now_ms=NOW)
+    assert (found.id, found.again) == ("now", True)
+    assert await line.rechecks(now_ms=NOW) == Depth(1, overdue=0, oldest_overdue_ms=0)
+    assert await line.depth(now_ms=NOW) == Depth(1, overdue=0, oldest_overdue_ms=0)
+
+
+async def test_second_looks_may_be_off(redis: Redis) -> None:
+    """A line without them claims none."""
+    await _finished(redis, {"now": NOW})
+    line = session_line(redis, rechecks=False)
+    assert await line.claim(limit=9, lease_ms=HOUR_MS, token="t", now_ms=NOW) == []
+    assert await line.rechecks(now_ms=NOW) == Depth(0, overdue=0, oldest_overdue_ms=0)
+
+
+async def test_a_second_look_that_lost_its_worker_is_taken_over(redis: Redis) -> None:
+    """Its lease ends like any other's, and it is still known for what it is."""
+    await _finished(redis, {"s": NOW})
+    line = session_line(redis)
+    await line.claim(limit=9, lease_ms=1_000, token="t", now_ms=NOW)
+    (found,) = await line.claim(limit=9, lease_ms=1_000, token="u", now_ms=NOW + 1_000)
+    assert (found.id, found.again, found.taken_over) == ("s", True, True)
 
 
 # --- what ends its workers ------------------------------------------------------------------------

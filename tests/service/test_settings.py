@@ -74,6 +74,34 @@ def test_ages_must_be_positive_and_ascending(ages: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"TOLLWATCH_RECHECK_AFTER_SECONDS": "10800"}, "greater than 10800"),
+        ({"TOLLWATCH_FETCH_AFTER_SECONDS": "60,86400"}, "greater than 86400"),
+        (
+            {"TOLLWATCH_RETENTION_DAYS": "2", "TOLLWATCH_RECHECK_AFTER_SECONDS": "172801"},
+            "at most 172800",
+        ),
+        ({"TOLLWATCH_RECHECK_AFTER_SECONDS": "-1"}, "greater than or equal to 0"),
+        ({"TOLLWATCH_RECHECK_AFTER_SECONDS": "1d"}, "valid integer"),
+    ],
+)
+def test_the_last_look_comes_after_the_ages(changes: dict[str, str], words: str) -> None:
+    """Also the default has to fit the ages and the retention; the variable is named."""
+    (line,) = faults(WorkerSettings, WORKER | changes)
+    assert line.startswith("TOLLWATCH_RECHECK_AFTER_SECONDS: ")
+    assert words in line
+
+
+def test_the_last_look_may_be_turned_off() -> None:
+    """0 turns it off, whatever the ages; unset it is a day."""
+    ages = {"TOLLWATCH_FETCH_AFTER_SECONDS": "60,604800"}
+    off = WorkerSettings.load(WORKER | ages | {"TOLLWATCH_RECHECK_AFTER_SECONDS": "0"})
+    assert off.recheck_after_seconds == 0
+    assert WorkerSettings.load(WORKER).recheck_after_seconds == 86_400
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("TOLLWATCH_ALERT_COOLDOWN_SECONDS", "-1"),
@@ -106,7 +134,10 @@ def test_a_cool_down_may_be_turned_off() -> None:
 @given(ages=st.lists(st.integers(1, 600_000), min_size=1, unique=True).map(sorted))
 def test_any_ascending_ages_are_read(ages: list[int]) -> None:
     """Ascending ages are read as they stand, spaces or not."""
-    environ = WORKER | {"TOLLWATCH_FETCH_AFTER_SECONDS": " , ".join(map(str, ages))}
+    environ = WORKER | {
+        "TOLLWATCH_FETCH_AFTER_SECONDS": " , ".join(map(str, ages)),
+        "TOLLWATCH_RECHECK_AFTER_SECONDS": "0",
+    }
     assert WorkerSettings.load(environ).ages == tuple(ages)
 
 

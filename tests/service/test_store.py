@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -64,6 +65,16 @@ def final(severity: Severity | None = None) -> Conclusion:
     )
 
 
+def again(recheck_ms: int | None) -> Conclusion:
+    """Finished, with one more look then."""
+    return replace(final(), recheck_ms=recheck_ms)
+
+
+def no_news(recheck_ms: int | None = None) -> Conclusion:
+    """The verdict stands; one more look then, if at all."""
+    return replace(again(recheck_ms), verdict=None, analysis=None)
+
+
 def alert(severity: Severity, session_id: str = "s") -> Alert:
     return Alert(
         id=f"{session_id}:{severity}",
@@ -85,6 +96,16 @@ async def places(redis: Redis, session_id: str = "s") -> dict[str, float | None]
         "ended": await redis.zscore(keys.ENDED, session_id),
         "due": await redis.zscore(keys.DUE, session_id),
     }
+
+
+async def concluded(redis: Redis, end: Conclusion, *, now_ms: int, token: str = "t") -> Claim:
+    """What was due then, and has come to that."""
+    (mine,) = await claim(redis, now_ms=now_ms, token=token)
+    taken = await store_of(redis).take(mine.id, mine.token)
+    assert taken
+    done = await store_of(redis).conclude(taken, mine.token, end, now_ms=now_ms)
+    assert done is Concluded.CONCLUDED
+    return mine
 
 
 async def test_a_new_session_waits_for_its_first_age(redis: Redis) -> None:
@@ -258,6 +279,60 @@ async def test_a_leg_after_the_verdict_opens_the_session_again(redis: Redis) -> 
         Watch(end_ms=END_MS),
     )
     assert await redis.ttl(keys.session_key("s")) == -1
+
+
+async def test_a_finished_session_is_looked_at_once_more(redis: Redis) -> None:
+    """It has its verdict meanwhile, and stands in no line of open work; then it is as before."""
+    store, day = store_of(redis), END_MS + RETENTION_MS
+    await store.record(scheduling(), now_ms=END_MS)
+    first = await concluded(redis, again(day), now_ms=END_MS + DELAY_MS)
+    assert not first.again
+    assert await places(redis) == {"ended": None, "due": None}
+    assert await claim(redis, now_ms=day - 1) == []
+    await redis.pexpire(keys.session_key("s"), 5_000)
+    second = await concluded(redis, no_news(), now_ms=day, token="u")
+    assert (second.again, second.due_ms) == (True, day)
+    found = await store.session("s")
+    assert found
+    assert (found.state, found.verdict) == (State.VERDICT, verdict())
+    # No news: it lives no longer for it, and is no younger in the lists.
+    assert 0 < await redis.pttl(keys.session_key("s")) <= 5_000
+    assert await redis.zscore(keys.SESSIONS, "s") == END_MS + DELAY_MS
+    assert await claim(redis, now_ms=day * 2) == []
+
+
+async def test_a_late_event_comes_before_one_more_look(redis: Redis) -> None:
+    """A leg that ends late begins everything anew: the look ahead is taken back."""
+    store = store_of(redis)
+    await store.record(scheduling(), now_ms=END_MS)
+    await concluded(redis, again(END_MS + RETENTION_MS), now_ms=END_MS + DELAY_MS)
+    late = scheduling(key="2", at_ms=END_MS + 500_000)
+    await store.record(late, now_ms=END_MS + 600_000)
+    assert await redis.zcard(keys.RECHECKS) == 0
+    assert await places(redis) == {"ended": END_MS + 500_000, "due": None}
+
+
+async def test_a_late_event_during_one_more_look_is_not_overwritten(redis: Redis) -> None:
+    """What was looked at rests on old news: nothing of it is written."""
+    store = store_of(redis)
+    await store.record(scheduling(), now_ms=END_MS)
+    await concluded(redis, again(END_MS + 1_000_000), now_ms=END_MS + DELAY_MS)
+    (mine,) = await claim(redis, now_ms=END_MS + 1_000_000, token="u")
+    taken = await store.take("s", mine.token)
+    assert taken
+    await store.record(scheduling(key="2", at_ms=END_MS + 999_000), now_ms=END_MS + 1_000_001)
+    done = await store.conclude(taken, mine.token, no_news(), now_ms=END_MS + 1_000_002)
+    assert done is Concluded.CHANGED
+    assert await places(redis) == {"ended": END_MS + 999_000, "due": None}
+
+
+async def test_what_an_older_version_opened_is_no_second_look(redis: Redis) -> None:
+    """A session that is open and still stands among the second looks is left to its own line."""
+    await store_of(redis).record(scheduling(), now_ms=END_MS)
+    await redis.zadd(keys.RECHECKS, {"s": END_MS, "gone": END_MS})
+    assert await claim(redis, now_ms=END_MS + 1) == []
+    assert await redis.zcard(keys.RECHECKS) == 0
+    assert await places(redis) == {"ended": END_MS, "due": None}
 
 
 async def test_news_during_an_attempt_is_not_overwritten(redis: Redis) -> None:
@@ -476,7 +551,7 @@ class Scheduler(RuleBasedStateMachine):
         self.held += self.run(claim(self.redis, now_ms=self.now, token=token, limit=1))
 
     @precondition(lambda self: self.held)
-    @rule(how=st.sampled_from(["wait", "final", "alert", "fail"]))
+    @rule(how=st.sampled_from(["wait", "final", "again", "fail"]))
     def conclude(self, how: str) -> None:
         mine = self.held.pop(0)
         if how == "fail":
@@ -493,7 +568,13 @@ class Scheduler(RuleBasedStateMachine):
             return
         taken = self.run(self.store.take(mine.id, mine.token))
         if taken:
-            end = waiting(self.now + 60_000) if how == "wait" else final()
+            later = self.now + 60_000
+            is_open = taken.state is State.OPEN
+            ends = {
+                "wait": waiting(later) if is_open else no_news(later),
+                "again": again(later if is_open else None),
+            }
+            end = ends.get(how, final())
             self.run(self.store.conclude(taken, mine.token, end, now_ms=self.now))
 
     @rule(session_id=st.sampled_from("ab"), how=st.sampled_from(["retry", "drop"]))
@@ -528,7 +609,16 @@ class Scheduler(RuleBasedStateMachine):
             place = self.run(places(self.redis, session_id))
             count = sum(score is not None for score in place.values())
             assert (found is not None) == bool(events)
-            assert count == (1 if found and found.state is State.OPEN else 0), (found, place)
+            ahead = self.run(self.redis.zscore(keys.RECHECKS, session_id)) is not None
+            match found.state if found else None:
+                case State.OPEN:
+                    assert (count, ahead) == (1, False), (found, place)
+                case State.VERDICT:
+                    # While somebody looks once more, it is leased like any other.
+                    assert place["ended"] is None
+                    assert count + ahead <= 1, (found, place)
+                case _:
+                    assert (count, ahead) == (0, False), (found, place)
             if found and session_id in self.ends:
                 assert found.end_ms == self.ends[session_id]
 
@@ -555,6 +645,7 @@ def machine(valkey: Valkey) -> type[Scheduler]:
 def test_any_interleaving_leaves_one_line_of_work(machine: type[Scheduler]) -> None:
     """An open session is in exactly one of the two sets, an ended one in neither, at every step.
 
+    One that has its verdict may have one more look ahead, or under way.
     The dead ones are those that are listed and counted.
     """
     case = machine.TestCase

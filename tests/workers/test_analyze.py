@@ -47,18 +47,22 @@ class Telnyx:
         return said
 
 
+LAST = Rules(Schedule.of_seconds((90, 300, 1800), 86_400), BUILT_IN)
+
+
 class Scene:
     """A due session, its analyst, and a clock that stands where it is put."""
 
-    def __init__(self, redis: Redis, telnyx: Telnyx) -> None:
+    def __init__(self, redis: Redis, telnyx: Telnyx, rules: Rules = RULES) -> None:
         self.redis = redis
         self.store = Store(redis, retention_ms=86_400_000)
         self.now_ms = END_MS
+        self.registry = CollectorRegistry()
         self.analyst = Analyst(
             self.store,
             telnyx,  # type: ignore[arg-type]
-            RULES,
-            WorkerMetrics(CollectorRegistry()),
+            rules,
+            WorkerMetrics(self.registry),
             lambda: self.now_ms,
         )
 
@@ -85,11 +89,11 @@ async def scene(redis: Redis) -> Callable[..., Scene]:
     await Store(redis, retention_ms=1000).record(
         scheduling(at_ms=END_MS, start_ms=END_MS - 120_000), now_ms=END_MS
     )
-    return lambda *meanings: Scene(redis, Telnyx(*meanings))
+    return lambda *meanings, **rules: Scene(redis, Telnyx(*meanings), **rules)
 
 
-def cost() -> Ready:
-    return Ready(decode_analysis(msgspec.json.encode(assistant_call("0.01"))))
+def cost(sip: str = "0.0052") -> Ready:
+    return Ready(decode_analysis(msgspec.json.encode(assistant_call("0.01", sip=sip))))
 
 
 async def test_two_equal_answers_are_a_verdict(scene: Any) -> None:
@@ -302,3 +306,54 @@ async def test_an_answer_that_cannot_be_kept_hides_no_failure(
     stage = scene(RuntimeError("broken"))
     assert await stage.attempt(90) == "failed"
     assert await stage.redis.hget(keys.session_key("s"), "failures") == b"1"
+
+
+# --- one more look, long after the verdict --------------------------------------------------------
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize(
+    ("last", "outcome", "is_new"),
+    [
+        (cost(), "unchanged", False),
+        (cost(sip="2.0052"), "changed", True),
+        (NotReady(404, "gone"), "unknown", False),
+    ],
+)
+async def test_the_last_look_ends_the_session_again(
+    scene: Any, last: Meaning, outcome: str, *, is_new: bool
+) -> None:
+    """It is one attempt, counted by what came of it, and no second end of the session."""
+    stage = scene(cost(), cost(), last, rules=LAST)
+    await stage.attempt(90)
+    await stage.attempt(300)
+    assert await stage.redis.zscore(keys.RECHECKS, "s") == END_MS + DAY * 1000
+    before = await stage.store.session("s")
+    await stage.redis.delete(keys.RECHECKS)
+    assert await stage.attempt(DAY) == "rechecked"
+    after = await stage.store.session("s")
+    assert after.state is State.VERDICT
+    assert (after.verdict != before.verdict) is is_new
+    assert await stage.redis.zcard(keys.RECHECKS) == await stage.redis.zcard(keys.DUE) == 0
+    value = stage.registry.get_sample_value
+    assert value("tollwatch_rechecks_total", {"outcome": outcome}) == 1
+    assert value("tollwatch_sessions_ended_total", {"state": "verdict"}) == 1
+    assert value("tollwatch_reasons_total", {"code": "late_charge"}) == is_new
+    assert value("tollwatch_verdict_age_seconds_count") == 1
+
+
+async def test_the_last_look_waits_for_an_answer(scene: Any) -> None:
+    """While none can be had it waits among its like, for another day at most."""
+    stage = scene(cost(), cost(), Transient("502"), rules=LAST)
+    await stage.attempt(90)
+    await stage.attempt(300)
+    assert await stage.attempt(DAY) == "held"
+    assert await stage.redis.zscore(keys.RECHECKS, "s") > stage.now_ms
+    assert await stage.redis.zcard(keys.DUE) == 0
+    await stage.redis.delete(keys.RECHECKS)
+    assert await stage.attempt(2 * DAY) == "rechecked"
+    assert await stage.redis.zcard(keys.RECHECKS) == 0
+    value = stage.registry.get_sample_value
+    assert value("tollwatch_rechecks_total", {"outcome": "given_up"}) == 1
+    assert await stage.state() is State.VERDICT

@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
@@ -96,6 +97,7 @@ def words(text: str) -> str:
     "command",
     [
         *([], ["analyze"], ["record-types"], ["check"], ["show"], ["sessions"], ["reconcile"]),
+        ["export"],
         *(["policy"], ["policy", "check"]),
         *(["dead"], *(["dead", command] for command in ("list", "show", "retry", "drop"))),
     ],
@@ -875,3 +877,122 @@ def test_a_search_without_redis_is_one_line(search: Search) -> None:
     _, told = search.run("--since", "90m", code=1)
     assert told.startswith("Redis: ")
     assert len(told.splitlines()) == 1
+
+
+# --- export --------------------------------------------------------------------------------------
+
+NOW_MS = int(time.time() * 1000)
+
+
+async def past(redis: Redis, store: Store) -> None:
+    """Calls of the last days: `s00`, the latest, to `s59`; some are left out for some reason."""
+    await redis.flushall()
+    for number in range(60):
+        at_ms = NOW_MS - 60_000 - number * 3_600_000
+        item = scheduling(f"s{number:02}", at_ms=at_ms, start_ms=at_ms - 60_000, to_number="…21")
+        await store.record(item, now_ms=NOW_MS)
+    line = session_line(redis)
+    claims = await line.claim(limit=99, lease_ms=1000, token="t", now_ms=NOW_MS)
+    body = msgspec.json.encode(analysis(node("call-session", "0", id="s")))
+    for claim in claims:
+        if claim.id == "s07":
+            continue
+        taken = await store.take(claim.id, claim.token)
+        assert taken
+        has_cost = claim.id != "s08"
+        end = Conclusion(
+            state=State.VERDICT if has_cost else State.UNAVAILABLE,
+            watch=Watch(end_ms=taken.end_ms),
+            next_due_ms=None,
+            reason="",
+            answered=True,
+            analysis=body if has_cost else None,
+        )
+        await store.conclude(taken, claim.token, end, now_ms=NOW_MS)
+    await redis.set(keys.analysis_key("s09"), "junk")
+    await redis.zadd(keys.SESSIONS, {"gone": NOW_MS})
+
+
+@pytest.fixture
+def archive(cli: Cli, valkey: Valkey) -> Kept:
+    """Sixty calls of sixty hours."""
+    here = Kept(valkey.url)
+    here.run(past)
+    cli.environ = {"REDIS_URL": valkey.url, "TOLLWATCH_RETENTION_DAYS": "7"}
+    return here
+
+
+def ids_of(text: str) -> list[str]:
+    return [msgspec.json.decode(line)["webhook"]["call_session_id"] for line in text.splitlines()]
+
+
+def test_sessions_are_exported_by_end(cli: Cli, archive: Kept) -> None:
+    """Each finished one is a line, the earliest end first; what is left out is counted."""
+    text, told = cli.run("export", "--since", "7d")
+    left_out = {"s07", "s08", "s09"}
+    assert ids_of(text) == [f"s{n:02}" for n in range(59, -1, -1) if f"s{n:02}" not in left_out]
+    assert told == (
+        "57 sessions written; left out: 1 unfinished, 1 without an analysis, 1 not readable\n"
+    )
+
+
+def test_a_span_of_sessions_is_exported(cli: Cli, archive: Kept) -> None:
+    """Only calls that ended within it, both ends included."""
+    text, told = cli.run("export", "--since", "5h", "--until", "3h")
+    assert ids_of(text) == ["s04", "s03"]
+    assert told == "2 sessions written\n"
+
+
+def test_an_export_is_a_file_when_it_is_whole(cli: Cli, archive: Kept, tmp_path: Path) -> None:
+    """It goes into the file, and nothing to stdout; what cannot be written is said in one line."""
+    path = tmp_path / "sessions.ndjson"
+    text, told = cli.run("export", "--since", "3h", "--out", str(path))
+    assert (text, told) == ("", "3 sessions written\n")
+    assert ids_of(path.read_text()) == ["s02", "s01", "s00"]
+    assert list(tmp_path.iterdir()) == [path]
+    nowhere = tmp_path / "no" / "sessions.ndjson"
+    _, told = cli.run("export", "--since", "3h", "--out", str(nowhere), code=1)
+    assert told.startswith(f"cannot write to {nowhere}: No such file")
+
+
+def test_an_export_that_breaks_off_leaves_the_older_file(
+    cli: Cli, archive: Kept, tmp_path: Path
+) -> None:
+    """Without Redis nothing is written, and an earlier export stays."""
+    path = tmp_path / "sessions.ndjson"
+    path.write_text("older")
+    arguments = ("export", "--since", "3h", "--out", str(path))
+    _, told = cli.run(*arguments, code=1, REDIS_URL="redis://127.0.0.1:1/0")
+    assert told.startswith("Redis: ")
+    assert path.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_export_goes_through_a_pipe(cli: Cli, archive: Kept, tmp_path: Path) -> None:
+    """What is no file is written to and stays what it is; a link leads to its file."""
+    pipe, link, path = (tmp_path / name for name in ("pipe", "link", "file"))
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        cli.run("export", "--since", "3h", "--out", str(pipe))
+        assert ids_of(os.read(reader, 65_536).decode()) == ["s02", "s01", "s00"]
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    link.symlink_to(path)
+    path.write_text("older")
+    cli.run("export", "--since", "1h", "--out", str(link))
+    assert link.is_symlink()
+    assert ids_of(path.read_text()) == ["s00"]
+
+
+def test_whoever_reads_an_export_may_stop(archive: Kept) -> None:
+    """A pipe that closes early ends it, with no words about Redis and no traceback."""
+    command = f"'{TOLLWATCH}' export --since 7d | head -c 1"
+    environ = {"REDIS_URL": archive.url, "PATH": os.environ["PATH"]}
+    done = subprocess.run(  # noqa: S602 - a pipe is what is tried
+        command, shell=True, env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "{"
+    assert "Redis" not in done.stderr
+    assert "Traceback" not in done.stderr

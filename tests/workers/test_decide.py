@@ -1,12 +1,13 @@
 """What one attempt changes: settling, judging and telling, put together."""
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from service.records import Fetch, Severity, State, Watch
-from tests.samples import END_MS, START_MS, assistant_call, event, ready, session
+from service.records import Fetch, Session, Severity, State, Watch
+from tests.samples import END_MS, START_MS, assistant_call, event, ready, session, walk
 from workers.analysis import decode_analysis
 from workers.attempt import Found, Held, NothingYet
 from workers.complete import is_cut
@@ -138,3 +139,121 @@ def test_numbers_in_the_kept_analysis_are_masked() -> None:
     kept = decide(session(), found(answer), RULES, now_ms=at(90)).analysis or b""
     assert b"5678" not in kept
     assert "…78".encode() in kept
+
+
+# --- one more look -------------------------------------------------------------------------------
+
+DAY = 86_400
+LAST = Rules(Schedule.of_seconds((90, 300, 1800), DAY), BUILT_IN)
+
+
+def settled(answer: dict[str, Any] = CHEAP, **changes: Any) -> Session:
+    """A session whose cost has settled with that answer."""
+    watch = watched(ready(at(90), answer["cost"]["total"], count=len(list(walk(answer["root"])))))
+    end = decide(session(watch=watch), found(answer), LAST, now_ms=at(300))
+    known: dict[str, Any] = {"watch": end.watch, "verdict": end.verdict, "state": end.state}
+    return session(**known | changes)
+
+
+def test_a_verdict_has_one_look_ahead() -> None:
+    """It is due at its age after the call's end; none is where that has passed, or it is off."""
+    watch = watched(cheap_at(90))
+    at_last = decide(session(watch=watch), found(CHEAP), LAST, now_ms=at(300))
+    assert (at_last.state, at_last.next_due_ms, at_last.recheck_ms) == (
+        *(State.VERDICT, None),
+        at(DAY),
+    )
+    late = decide(session(watch=watch), found(CHEAP), LAST, now_ms=at(DAY))
+    assert (late.state, late.recheck_ms) == (State.VERDICT, None)
+    assert decide(session(watch=watch), found(CHEAP), RULES, now_ms=at(300)).recheck_ms is None
+    assert decide(session(), found(CHEAP), LAST, now_ms=at(90)).recheck_ms is None
+    vain = decide(session(), NothingYet("404"), LAST, now_ms=at(1800))
+    assert (vain.state, vain.recheck_ms) == (State.UNAVAILABLE, None)
+
+
+def test_the_same_cost_leaves_the_verdict_untouched() -> None:
+    """An answer that says no more than the verdict's changes nothing, and nothing follows."""
+    again = decide(settled(), found(CHEAP), LAST, now_ms=at(DAY))
+    assert (again.state, again.next_due_ms, again.recheck_ms) == (State.VERDICT, None, None)
+    assert (again.verdict, again.alert, again.analysis) == (None, None, None)
+    assert again.watch.fetches[-1].at_ms == at(DAY)
+
+
+def test_a_late_charge_is_a_new_verdict_and_told() -> None:
+    """What came since the session had settled is the excess, by product; it alerts if worse."""
+    dearer = assistant_call("0.01", sip="1.5052")
+    end = decide(settled(), found(dearer), LAST, now_ms=at(DAY))
+    assert end.verdict
+    assert (end.state, end.verdict.settled, end.recheck_ms) == (State.VERDICT, True, None)
+    (reason,) = end.verdict.reasons
+    assert (reason.code, reason.excess) == ("late_charge", Decimal("1.50"))
+    assert reason.text == ("1.50 USD was charged after the session had settled: SIP trunking 1.50")
+    assert end.analysis
+    assert end.alert
+    told = settled(alerted=end.alert.severity)
+    assert decide(told, found(dearer), LAST, now_ms=at(DAY)).alert is None
+
+
+def test_a_small_late_charge_is_listed() -> None:
+    """Too little money to alert: the new verdict holds the reason, and nobody is told."""
+    end = decide(settled(), found(assistant_call("0.01", sip="0.0152")), LAST, now_ms=at(DAY))
+    assert end.verdict
+    assert [(r.code, r.severity) for r in end.verdict.reasons] == [("late_charge", None)]
+    assert end.alert is None
+
+
+def test_a_cost_that_fell_is_remarked() -> None:
+    """A smaller total replaces the verdict and says so; it is no reason."""
+    end = decide(settled(), found(assistant_call("0.005")), LAST, now_ms=at(DAY))
+    assert end.verdict
+    assert end.verdict.reasons == ()
+    (remark,) = end.verdict.remarks
+    assert "when it was first judged" in remark
+
+
+def test_other_events_for_the_same_money_are_remarked() -> None:
+    """Where only the number of events changed, the new verdict says so."""
+    end = decide(settled(), found(assistant_call("0.005", "0.005")), LAST, now_ms=at(DAY))
+    assert end.verdict
+    assert end.verdict.reasons == ()
+    assert any("5 events" in remark and "6 now" in remark for remark in end.verdict.remarks)
+
+
+def test_what_cannot_be_fetched_again_has_not_gone() -> None:
+    """A tree with parts missing replaces a whole one only where it holds more money."""
+    cut = replace(found(assistant_call()), whole=False)
+    assert decide(settled(), cut, LAST, now_ms=at(DAY)).verdict is None
+    dear = replace(found(assistant_call(sip="9")), whole=False)
+    end = decide(settled(), dear, LAST, now_ms=at(DAY))
+    assert end.verdict
+    assert not end.verdict.complete
+
+
+def test_a_session_that_telnyx_forgot_keeps_its_verdict() -> None:
+    """No cost at the last look: the verdict stands, and it is not asked again."""
+    end = decide(settled(), NothingYet("404"), LAST, now_ms=at(DAY))
+    assert (end.state, end.verdict, end.recheck_ms) == (State.VERDICT, None, None)
+    assert "gone" in end.reason
+
+
+def test_without_an_answer_the_last_look_waits_for_a_while() -> None:
+    """An outage puts it off, for as long again as its age; then the verdict stands."""
+    held = decide(settled(), Held(30, "429"), LAST, now_ms=at(DAY))
+    assert (held.state, held.next_due_ms, held.recheck_ms) == (
+        *(State.VERDICT, None),
+        at(DAY + 30),
+    )
+    assert not held.answered
+    end = decide(settled(), Held(30, "429"), LAST, now_ms=at(2 * DAY - 30))
+    assert (end.state, end.recheck_ms) == (State.VERDICT, None)
+
+
+def test_a_cost_that_never_settled_is_judged_again() -> None:
+    """Where the answers had differed until the last age, the last look has the final word."""
+    unsettled = settled()
+    assert unsettled.verdict
+    before = msgspec.structs.replace(unsettled.verdict, settled=False)
+    dearer = found(assistant_call("0.01", sip="1.5052"))
+    end = decide(settled(verdict=before), dearer, LAST, now_ms=at(DAY))
+    assert end.verdict
+    assert "after its cost was first judged" in end.verdict.reasons[0].text

@@ -191,7 +191,14 @@ def test_a_doubtful_verdict_says_so(fields: dict[str, bool], words: str) -> None
 
 def known(found: Session, **fields: Any) -> Known:
     return Known(
-        **{"session": found, "due_ms": None, "waiting": False, "analysis": None, "alerts": ()}
+        **{
+            "session": found,
+            "due_ms": None,
+            "waiting": False,
+            "recheck_ms": None,
+            "analysis": None,
+            "alerts": (),
+        }
         | fields
     )
 
@@ -234,6 +241,14 @@ def test_a_number_is_shown_with_its_country(number: str, told: str) -> None:
     call = event(start_ms=START_MS, to_number=number, to_country="DE")
     found = lines_of(shown(*session_view(known(session(call)), None)))
     assert any(line.split()[:1] == ["to"] and line.endswith(told) for line in found), found
+
+
+def test_a_finished_session_says_when_it_is_looked_at_again() -> None:
+    """Its state is its verdict; the look ahead is a fact of its own."""
+    found = replace(session(verdict=verdict()), state=State.VERDICT)
+    text = shown(*session_view(known(found, recheck_ms=END_MS + 86_400_000), None))
+    assert "re-check" in text
+    assert "re-check" not in shown(*session_view(known(found), None))
 
 
 def alert(**fields: Any) -> Posting[Alert]:

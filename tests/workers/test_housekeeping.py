@@ -25,7 +25,9 @@ class Scene:
         self.redis = redis
         self.store = Store(redis, retention_ms=RETENTION_MS)
         self.registry = CollectorRegistry()
-        self.housekeeping = Housekeeping(self.store, redis, WorkerMetrics(self.registry))
+        self.housekeeping = Housekeeping(
+            self.store, redis, WorkerMetrics(self.registry), rechecks=True
+        )
 
     async def notices(self) -> list[str]:
         found = [
@@ -56,7 +58,9 @@ async def test_the_gauge_shows_the_dead_by_kind(scene: Scene) -> None:
 async def test_the_first_of_a_kind_is_told_once(scene: Scene) -> None:
     """One notice for a kind, whoever looks how often, until none is left; then the next is told."""
     await die(scene.redis, scene.store, "a", now_ms=END_MS)
-    other = Housekeeping(scene.store, scene.redis, WorkerMetrics(CollectorRegistry()))
+    other = Housekeeping(
+        scene.store, scene.redis, WorkerMetrics(CollectorRegistry()), rechecks=True
+    )
     for housekeeping in (scene.housekeeping, other, scene.housekeeping):
         await housekeeping.turn(now_ms=END_MS)
     await die(scene.redis, scene.store, "b", now_ms=END_MS + 7)
@@ -117,3 +121,15 @@ async def test_expired_letters_are_counted(scene: Scene) -> None:
     await scene.housekeeping.turn(now_ms=END_MS + RETENTION_MS)
     assert scene.metric("tollwatch_dead_letters_expired_total") == 1
     assert await scene.store.session("a") is None
+
+
+async def test_second_looks_that_nobody_wants_are_forgotten(scene: Scene) -> None:
+    """Where the setting is off they are taken back; otherwise those of sessions that are gone."""
+    await scene.store.record(scheduling(), now_ms=END_MS)
+    await scene.redis.zadd(keys.RECHECKS, {"s": END_MS, "gone": END_MS})
+    await scene.housekeeping.turn(now_ms=END_MS)
+    assert await scene.redis.zcard(keys.RECHECKS) == 1
+    metrics = WorkerMetrics(CollectorRegistry())
+    off = Housekeeping(scene.store, scene.redis, metrics, rechecks=False)
+    await off.turn(now_ms=END_MS)
+    assert await scene.redis.zcard(keys.RECHECKS) == 0

@@ -1,5 +1,6 @@
 """The judge: what is said of a cost tree, and what is kept quiet."""
 
+from datetime import timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.records import Call, Event, Part, Reason, Reported, Severity, Verdict
+from service.records import Call, Event, Part, Reason, Reported, Severity, Verdict, moment
 from tests.samples import END_MS, START_MS, analysis, assistant_call, event, node
 from workers.analysis import decode_analysis
 from workers.complete import is_cut
@@ -331,3 +332,81 @@ def test_where_the_call_went_is_known_from_its_records() -> None:
     assert told(CALL, inside, outside) == "DE"
     assert told(msgspec.structs.replace(CALL, to_country="FR"), outside) == "FR"
     assert told(CALL, inside, node("sip-trunking", "0.02", cld="…78")) is None
+
+
+# --- what was charged long after the end ----------------------------------------------------------
+
+
+def _began(seconds_after_end: float) -> str:
+    return moment(END_MS + int(seconds_after_end * 1000)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _with(*late: dict[str, Any]) -> dict[str, Any]:
+    return analysis(node("call-session", "0", node("sip-trunking", "0.02"), *late))
+
+
+@pytest.mark.parametrize("name", ["started_at", "start_time", "created_at"])
+def test_what_began_long_after_the_end_is_a_late_charge(name: str) -> None:
+    """A record that began an hour or more after the call's end; its whole subtree is the excess."""
+    below = node("inference", "0.25", id="below", **{name: _began(90_000)})
+    late = node("sip-trunking", "1.00", below, id="late", **{name: _began(7_200)})
+    reason = only(verdict(_with(late)))
+    assert (reason.code, reason.excess, reason.observed) == ("late_charge", *[Decimal("1.25")] * 2)
+    assert reason.severity is Severity.MEDIUM
+    assert reason.text == (
+        "1.25 USD was charged for what began 2 h 00 min after the call's end: "
+        "SIP trunking 1.00, Inference 0.25"
+    )
+
+
+@pytest.mark.parametrize(
+    ("began", "is_late"),
+    [
+        (_began(3_600), True),
+        (_began(3_599), False),
+        (_began(-60), False),
+        (moment(END_MS + 7_200_000).isoformat(), True),
+        (moment(END_MS + 7_200_000).astimezone(timezone(timedelta(hours=-9))).isoformat(), True),
+        (moment(END_MS).astimezone(timezone(timedelta(hours=9))).isoformat(), False),
+        ("soon", False),
+        ("Z", False),
+        ("9999-99-99T99:99:99Z", False),
+        (None, False),
+    ],
+)
+def test_an_hour_after_the_end_is_late(began: str | None, *, is_late: bool) -> None:
+    """Whatever the zone in which the time is written; junk is no time."""
+    late = node("sip-trunking", "1.00", id="late", started_at=began)
+    assert ("late_charge" in codes(verdict(_with(late)))) is is_late
+
+
+def test_what_came_late_and_cost_nothing_is_no_charge() -> None:
+    """Without a cost of its own a late record is no reason, nor while the end is not known."""
+    late = node("sip-trunking", "0", id="late", started_at=_began(7_200))
+    assert codes(verdict(_with(late))) == {}
+    dear = node("sip-trunking", "1.00", id="late", started_at=_began(7_200))
+    endless = msgspec.structs.replace(CALL, end_ms=None)
+    assert codes(verdict(_with(dear), call=endless)) == {}
+    assert codes(verdict(_with(dear), settled=False)) == {}
+
+
+def test_the_same_late_money_is_told_once() -> None:
+    """What the last look found, and what says itself that it is late: the larger of both."""
+    before = verdict(_with())
+    late = node("sip-trunking", "1.00", id="late", started_at=_began(7_200))
+    other = node("recording", "0.30", id="other")
+    by_difference = only(verdict(_with(late, other), before=before))
+    assert (by_difference.code, by_difference.excess) == ("late_charge", Decimal("1.30"))
+    assert by_difference.product is None
+    known = verdict(_with(late))
+    by_record = only(verdict(_with(late, other), before=known))
+    assert (by_record.code, by_record.excess) == ("late_charge", Decimal("1.00"))
+    assert by_record.product == "sip-trunking"
+
+
+def test_a_cost_in_another_currency_is_not_compared() -> None:
+    """The last look's total in another currency is remarked and makes no difference in money."""
+    before = msgspec.structs.replace(verdict(_with()), currency="EUR")
+    found = verdict(_with(), before=before)
+    assert "late_charge" not in codes(found)
+    assert any("EUR" in remark for remark in found.remarks)
