@@ -8,7 +8,18 @@ from dataclasses import dataclass
 
 import msgspec
 
-from service.records import Alert, Conclusion, Fetch, Session, State, Verdict, Watch, rank
+from service.records import (
+    ACCOUNT,
+    Alert,
+    Conclusion,
+    Fetch,
+    Session,
+    Spend,
+    State,
+    Verdict,
+    Watch,
+    rank,
+)
 from workers.analysis import encode_analysis
 from workers.attempt import Attempt, Found, Held, NothingYet
 from workers.judge import Case, judge, known_of
@@ -69,6 +80,7 @@ def _conclude(
         analysis=encode_analysis(found.analysis, masked=rules.mask_numbers) if found else None,
         verdict=verdict,
         alert=_alert(session, found, verdict, now_ms),
+        spend=_spend(session, found, verdict, rules.policy) if state is State.VERDICT else None,
     )
 
 
@@ -111,6 +123,26 @@ def _verdict(
         remarks=found.remarks,
     )
     return judge(case, rules.policy, at_ms=now_ms)
+
+
+def _spend(
+    session: Session, found: Found | None, verdict: Verdict | None, policy: Policy
+) -> Spend | None:
+    """What the session counts for; money in another currency than the policy's cannot be added."""
+    if not (found and verdict) or verdict.currency != policy.currency:
+        return None
+    call = known_of(session.call, found.tree)
+    scopes = {
+        budget.when.key
+        for budget in policy.budgets
+        if budget.when.includes(call.assistant_id, call.connection_id)
+    }
+    return Spend(
+        amount=verdict.total,
+        currency=policy.currency,
+        end_ms=session.end_ms,
+        scopes=(ACCOUNT, *sorted(scopes - {ACCOUNT})),
+    )
 
 
 def _alert(
