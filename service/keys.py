@@ -35,6 +35,13 @@
 `tollwatch:telnyx:{endpoint}` (hash): what may be asked of Telnyx now, see `service.gate`. A day
     after the last answer.
 `tollwatch:telnyx:{endpoint}:suspects` (set): sessions that got no answer, while none did. A day.
+`tollwatch:spend:{period}` (hash): what calls have cost in one currency in one hour, day or month
+    of UTC (`USD:2026-03-14T16`), in millionths, a field for each scope, and which rungs of budgets
+    were told. After the last change an hour stays for nine days, a day for forty, a month for a
+    year.
+`tollwatch:balance` (hash): the account's balance as last heard, and how far its fall was told. A
+    month after the last answer.
+`tollwatch:balance:lease` (string): that it was asked for. Ten minutes.
 `tollwatch:reconcile` (hash): how far the search for webhooks that never came has got, a field for
     each list that is read. No end; it does not grow.
 `tollwatch:reconcile:lease` (string): who searches now. Seconds.
@@ -70,6 +77,9 @@ CAUSE: Final = "tollwatch:cause:"
 SLACK: Final = "tollwatch:slack"
 ALERTS: Final = "tollwatch:alerts"
 GATE: Final = "tollwatch:telnyx:"
+SPEND: Final = "tollwatch:spend:"
+BALANCE: Final = "tollwatch:balance"
+BALANCE_LEASE: Final = "tollwatch:balance:lease"
 RECONCILE: Final = "tollwatch:reconcile"
 RECONCILE_LEASE: Final = "tollwatch:reconcile:lease"
 READY: Final = "tollwatch:ready"
@@ -120,6 +130,9 @@ FAMILIES: Final = (
     Family(ALERTS, owned=True),
     Family(GATE + "{endpoint}"),
     Family(GATE + "{endpoint}:suspects"),
+    Family(SPEND + "{period}"),
+    Family(BALANCE),
+    Family(BALANCE_LEASE),
     Family(RECONCILE, owned=True),
     Family(RECONCILE_LEASE),
     Family(READY),
@@ -168,6 +181,11 @@ def gate_key(endpoint: str) -> str:
 def suspects_key(gate: str) -> str:
     """Which sessions got no answer there, while none did."""
     return f"{gate}:suspects"
+
+
+def spend_key(currency: str, period: str) -> str:
+    """What calls have cost in one hour, day or month."""
+    return f"{SPEND}{currency}:{period}"
 
 
 def notice_id(id: str) -> str:

@@ -21,6 +21,8 @@ import msgspec
 from service.packing import EVENTS, RESULTS, pack, unpack
 
 SCHEMA_VERSION: Final = 1
+ACCOUNT: Final = "account"
+"""The scope of all calls together."""
 _LONGEST_NAME: Final = 160
 
 
@@ -346,12 +348,23 @@ def _call(session_id: str, end_ms: int, events: Iterable[Event]) -> Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Spend:
+    """What a session counts for in the sums of the hour, day and month of UTC in which it ended."""
+
+    amount: Decimal
+    currency: str
+    end_ms: int
+    scopes: tuple[str, ...] = (ACCOUNT,)
+
+
+@dataclass(frozen=True, slots=True)
 class Conclusion:
     """All that one attempt at a session changes, written in one step.
 
     `next_due_ms` is None where the session has reached a terminal `state`. `recheck_ms` is when the
     cost is looked at once more all the same. `answered` says that Session Analysis gave an answer,
-    which uses up a pulled-forward fetch.
+    which uses up a pulled-forward fetch. `spend` replaces what the session has counted for so far;
+    None leaves that as it is.
     """
 
     state: State
@@ -363,6 +376,7 @@ class Conclusion:
     verdict: Verdict | None = None
     alert: Alert | None = None
     recheck_ms: int | None = None
+    spend: Spend | None = None
 
 
 def moment(milliseconds: int) -> datetime:

@@ -46,6 +46,7 @@ from service.records import (
     encode_event,
     encode_result,
 )
+from service.spend import COUNT, counted
 
 _EVENT: Final = b"e:"
 _PIECE_BYTES: Final = 64
@@ -66,6 +67,7 @@ RAW_MS: Final = 7 * 86_400_000
 #   watch, verdict, alerted, reason             written by workers
 #   failures  of ours in a row                  kind  of a dead letter
 #   dropped  when a person gave a dead one up, ms
+#   spent  what it has counted for in the sums of money, see `service.spend`
 #
 # An event is cut into pieces of 64 bytes, e:{key}, e:{key}.1 and so on: Redis keeps a hash whose
 # values are all that short in one compact block, which takes half the memory.
@@ -183,6 +185,7 @@ return 'scheduled'
 # news. It goes back to where its fields say, and is looked at again.
 _CONCLUDE: Final = (
     _PLACE
+    + COUNT
     + """
 local key, ended, due, index, analysis = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local alert, outbox, alerts, rechecks = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -190,7 +193,7 @@ local id, token, rev, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4
 local state, next_due, seen_end, ttl = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local watch, verdict, reason, answered = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local body, alert_id, severity, alert_body = ARGV[13], ARGV[14], ARGV[15], ARGV[16]
-local rank, cause, score, recheck = ARGV[17], ARGV[18], ARGV[19], ARGV[20]
+local rank, cause, score, recheck, spent = ARGV[17], ARGV[18], ARGV[19], ARGV[20], ARGV[21]
 local s = read(key)
 if s.token ~= token then return 'lost' end
 if s.rev ~= rev then
@@ -207,6 +210,7 @@ redis.call('HSET', key, 'watch', watch, 'reason', reason, 'state', state)
 redis.call('HDEL', key, 'token', 'failures', 'orphaned')
 if answered == '1' then redis.call('HDEL', key, 'pull') end
 if verdict ~= '' then redis.call('HSET', key, 'verdict', verdict) end
+if spent ~= '' then count(key, spent) end
 -- One more look that found nothing new is no change: neither in the lists, nor for the retention.
 local untouched = s.state == 'verdict' and verdict == ''
 if not untouched then redis.call('ZADD', index, now, id) end
@@ -270,7 +274,12 @@ return {#old, gone}
 
 _NOTIFY: Final = """
 local key, outbox, index = KEYS[1], KEYS[2], KEYS[3]
-local id, body, at, rank, place = unpack(ARGV)
+local id, body, at, rank, place, field, level, kept = unpack(ARGV)
+if field then
+  if tonumber(redis.call('HGET', KEYS[4], field) or 0) >= tonumber(level) then return 0 end
+  redis.call('HSET', KEYS[4], field, level)
+  redis.call('PEXPIRE', KEYS[4], kept)
+end
 if redis.call('HSETNX', key, 'notice', body) == 0 then return 0 end
 redis.call('HSET', key, 'delivery', 'waiting', 'at', at, 'rank', rank, 'place', place)
 redis.call('ZADD', outbox, place, id)
@@ -297,6 +306,20 @@ class Concluded(enum.StrEnum):
     """News came while it was worked on: nothing was written, it is due again."""
     LOST = "lost"
     """The lease had ended and somebody else has it: nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """How far something has gone that is told step by step: a field of a hash with a lifetime.
+
+    Of several workers that look at different moments only the one with the highest `level` so far
+    tells: what is below it does not follow.
+    """
+
+    key: str
+    field: str
+    level: int
+    kept_ms: int
 
 
 Subject_co = TypeVar("Subject_co", bound=Subject, covariant=True)
@@ -429,6 +452,7 @@ class Store:
                 encode(alert) if alert else "",
                 *(_placed(alert, now_ms) if alert else ("", "", "")),
                 "" if conclusion.recheck_ms is None else conclusion.recheck_ms,
+                counted(conclusion.spend) if conclusion.spend else "",
             ],
         )
         return Concluded(outcome.decode())
@@ -509,12 +533,18 @@ class Store:
         """The ids of the alerts in a summary, the worst first; none if there is no such summary."""
         return await members(self._redis, summary_id, 0, MOST_IN_SUMMARY)
 
-    async def notify(self, notice: Notice, *, now_ms: int) -> bool:
-        """Tell the operators, once for each id as long as that is kept. Whether it was news."""
+    async def notify(self, notice: Notice, *, now_ms: int, rung: Rung | None = None) -> bool:
+        """Tell the operators, once for each id as long as that is kept. Whether it was news.
+
+        With a `rung` nothing is told, either, where that one or a higher one was.
+        """
         id = keys.notice_id(notice.id)
         added = await self._notify(
-            keys=[keys.alert_key(id), keys.OUTBOX, keys.ALERTS],
-            args=[id, encode(notice), now_ms, NOTICE_RANK, place_of(NOTICE_RANK, now_ms)],
+            keys=[keys.alert_key(id), keys.OUTBOX, keys.ALERTS, *([rung.key] if rung else [])],
+            args=[
+                *(id, encode(notice), now_ms, NOTICE_RANK, place_of(NOTICE_RANK, now_ms)),
+                *((rung.field, rung.level, rung.kept_ms) if rung else ()),
+            ],
         )
         return bool(added)
 

@@ -9,7 +9,18 @@ from typing import Final
 
 import msgspec
 
-from service.records import Alert, Conclusion, Fetch, Session, State, Verdict, Watch, rank
+from service.records import (
+    ACCOUNT,
+    Alert,
+    Conclusion,
+    Fetch,
+    Session,
+    Spend,
+    State,
+    Verdict,
+    Watch,
+    rank,
+)
 from workers.analysis import encode_analysis
 from workers.attempt import Attempt, Found, Held, NothingYet
 from workers.judge import Case, judge, known_of
@@ -76,6 +87,7 @@ def _conclude(
         verdict=verdict,
         alert=_alert(session, found, verdict, now_ms),
         recheck_ms=rules.schedule.recheck_due_ms(watch, now_ms) if state is State.VERDICT else None,
+        spend=_spend(session, found, verdict, rules.policy) if state is State.VERDICT else None,
     )
 
 
@@ -113,6 +125,7 @@ def _recheck(
                 analysis=encode_analysis(attempt.analysis, masked=rules.mask_numbers),
                 verdict=verdict,
                 alert=_alert(session, attempt, verdict, now_ms),
+                spend=_spend(session, attempt, verdict, rules.policy),
             )
 
 
@@ -165,6 +178,26 @@ def _verdict(
         before=session.verdict if session.state is State.VERDICT else None,
     )
     return judge(case, rules.policy, at_ms=now_ms)
+
+
+def _spend(
+    session: Session, found: Found | None, verdict: Verdict | None, policy: Policy
+) -> Spend | None:
+    """What the session counts for; money in another currency than the policy's cannot be added."""
+    if not (found and verdict) or verdict.currency != policy.currency:
+        return None
+    call = known_of(session.call, found.tree)
+    scopes = {
+        budget.when.key
+        for budget in policy.budgets
+        if budget.when.includes(call.assistant_id, call.connection_id)
+    }
+    return Spend(
+        amount=verdict.total,
+        currency=policy.currency,
+        end_ms=session.end_ms,
+        scopes=(ACCOUNT, *sorted(scopes - {ACCOUNT})),
+    )
 
 
 def _alert(

@@ -33,11 +33,14 @@ from service.outbox import NO_FLOOD, Flood, Outbox
 from service.queue import Claim, Line, session_line
 from service.records import Delivery, Severity
 from service.settings import WorkerSettings
+from service.spend import Spending
 from service.store import Store
 from workers.analyze import Analyst
+from workers.budgets import BudgetWatch
 from workers.clock import RedisClock
 from workers.decide import Rules
 from workers.feed import Feeder
+from workers.funds import BalanceWatch, Purse
 from workers.housekeeping import Housekeeping
 from workers.ledger import Ledger
 from workers.metrics import WorkerMetrics
@@ -121,6 +124,9 @@ class WorkerProcess:
     outbox: Outbox
     poster: Poster
     housekeeping: Housekeeping
+    budgets: BudgetWatch
+    balance: BalanceWatch | None
+    """The watch on the account's balance; None where it is turned off."""
     rounds: Rounds | None
     """The search for webhooks that never came; None where it is turned off."""
     metrics: WorkerMetrics
@@ -157,6 +163,7 @@ class WorkerProcess:
             "hold sessions": self.sessions.beat,
             "hold alerts": self.alerts.beat,
             "watch": self._watch,
+            **({"balance": self.balance.run} if self.balance else {}),
             **({"reconcile": self.rounds.run} if self.rounds else {}),
         }
 
@@ -271,6 +278,7 @@ class WorkerProcess:
             self.metrics.failing_since.set((standing.failing_since_ms or 0) / 1000)
             self.metrics.folded.set(standing.folded)
             await self.housekeeping.turn(now_ms=now)
+            await self.budgets.turn(now_ms=now)
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def _watch_telnyx(self, now: int) -> None:
@@ -381,6 +389,7 @@ def _assemble(
     clock = RedisClock(arq)
     schedule = Schedule.of_seconds(settings.ages, settings.recheck_after_seconds)
     rules = Rules(schedule, policy, mask_numbers=settings.mask_numbers)
+    spending = Spending(arq)
 
     def on_takeover(claim: Claim) -> None:
         if claim.taken_over:
@@ -424,6 +433,8 @@ def _assemble(
         outbox=outbox,
         poster=Poster(outbox, slack, metrics, clock.now_ms),
         housekeeping=Housekeeping(store, arq, metrics, rechecks=bool(schedule.recheck_ms)),
+        budgets=BudgetWatch(store, spending, policy, metrics),
+        balance=_balance(policy, arq, telnyx, store, spending, metrics, clock),
         rounds=_rounds(settings, arq, telnyx, store, metrics, worker_id, clock),
         metrics=metrics,
         registry=registry,
@@ -438,6 +449,22 @@ def _flood(settings: WorkerSettings) -> Flood:
         burst=settings.alert_burst,
         per_hour=settings.alerts_per_hour,
     )
+
+
+def _balance(
+    policy: Policy,
+    arq: ArqRedis,
+    telnyx: TelnyxClient,
+    store: Store,
+    spending: Spending,
+    metrics: WorkerMetrics,
+    clock: RedisClock,
+) -> BalanceWatch | None:
+    if not policy.balance_warning_days:
+        return None
+    purse = Purse(arq, spending)
+    days = policy.balance_warning_days
+    return BalanceWatch(arq, store, purse, telnyx, metrics, days, clock.now_ms)
 
 
 def _rounds(

@@ -1,5 +1,6 @@
 """The worker's metrics, each declared once, its labels there from the start."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -62,6 +63,7 @@ class WorkerMetrics:
         self._of_sessions(registry)
         self._of_telnyx(registry)
         self._of_slack(registry)
+        self._of_money(registry)
         self._of_care(registry)
         self._of_itself(registry)
 
@@ -169,6 +171,30 @@ class WorkerMetrics:
             _DWELL,
         )
 
+    def _of_money(self, registry: CollectorRegistry) -> None:
+        self.budget_share = Gauge(
+            "tollwatch_budget_share",
+            "The part of a budget that its present day or month has used; 1 is all of it",
+            ["per", "scope", "amount"],
+            registry=registry,
+        )
+        self.balance = Gauge(
+            "tollwatch_balance",
+            "What Telnyx lets the account spend, its credit line included; NaN: not known",
+            registry=registry,
+        )
+        self.balance_days = Gauge(
+            "tollwatch_balance_days_left",
+            "When it is used up at this pace, at most 30; NaN: not known",
+            registry=registry,
+        )
+        self.balance_heard = Gauge(
+            "tollwatch_balance_heard_timestamp_seconds",
+            "When Telnyx last told the balance, to any worker; 0 for never",
+            registry=registry,
+        )
+        self.show_balance(None, None, heard_ms=0)
+
     def _of_care(self, registry: CollectorRegistry) -> None:
         self.dead = Gauge(
             "tollwatch_dead_letters", "Dead letters, by kind", ["kind"], registry=registry
@@ -227,6 +253,14 @@ class WorkerMetrics:
             seconds = (now_ms - outage.since_ms) / 1000 if outage and lasts else 0
             self.outage.labels(kind).set(max(0, seconds))
         self.permits.set(-1 if left is None else left)
+
+    def show_balance(
+        self, available: float | None, days_left: float | None, *, heard_ms: int
+    ) -> None:
+        """What the account has and for how long."""
+        self.balance.set(math.nan if available is None else available)
+        self.balance_days.set(math.nan if days_left is None else days_left)
+        self.balance_heard.set(heard_ms / 1000)
 
     def show_dead(self, numbers: Mapping[str, int]) -> None:
         """How many dead letters there are of each kind; kinds that have none any more go."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from service.money import money, plain
-from service.records import Severity
+from service.records import ACCOUNT, Severity
 from workers.products import normalise
 from workers.wording import amount
 
@@ -28,9 +28,6 @@ _NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,2})?", re.ASC
 _CURRENCY: Final = re.compile(r"[A-Z]{3}", re.ASCII)
 _PER_THOUSAND: Final = 100
 _DIGEST_BYTES: Final = 6
-
-ACCOUNT: Final = "account"
-"""The scope of a budget that names nobody's calls."""
 
 
 def _number(value: Any) -> Decimal:

@@ -35,6 +35,8 @@ from workers.answer import (
     rate_limit_of,
     read_as,
 )
+from workers.balance import decode_balance
+from workers.detection.balance import Balance
 from workers.evidence import note_answer
 from workers.listings import Endpoint, Listing, decode_listing
 from workers.metadata import RecordType, RecordTypes, decode_record_type, decode_record_types
@@ -143,6 +145,10 @@ class TelnyxClient:
         return await self._ask(
             "metadata", (ANALYSIS, "metadata", name), partial(_decoded, decode_record_type)
         )
+
+    async def balance(self) -> Balance | Failure:
+        """What the account still has."""
+        return await self._ask("balance", ("balance",), partial(_decoded, decode_balance))
 
     async def listing(self, endpoint: Endpoint, query: Mapping[str, str]) -> Listing | Failure:
         """One page of a list, as the query says."""

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
@@ -36,12 +37,13 @@ from tests.world.rate_limit import FixedWindow
 
 API_KEY: Final = "KEY0123456789ABCDEF0123456789ABCDEF_simulated"
 
-ENDPOINTS: Final = ("analysis", "metadata", "detail_records", "webhook_deliveries")
+ENDPOINTS: Final = ("analysis", "metadata", "detail_records", "webhook_deliveries", "balance")
 """Each has a rate limit of its own."""
 
 _KEPT_ANSWERS: Final = 5_000
 _DEEPEST: Final = 5
 _BOOLEANS: Final = {"true": True, "false": False}
+_CENT: Final = Decimal("0.01")
 _ERRORS_URL: Final = "https://developers.telnyx.com/docs/overview/errors/"
 
 
@@ -99,6 +101,11 @@ class TelnyxWorld:
         """Whether the two lists know any filter but the mandatory record type."""
         self.unknown_filters: UnknownFilters = "refused"
         """What an unknown filter leads to: a 400, or 200 without rows, as in July 2026."""
+        self.funds = Decimal(1000)
+        """What was paid into the account so far, in USD; calls take from it as they are charged."""
+        self.credit_limit = Decimal(0)
+        self._charged = Decimal(0)
+        self._uncharged: dict[str, Call] = {}
         self._clock = clock
         self._limits: dict[str, FixedWindow] = {}
         self._calls: dict[str, Call] = {}
@@ -121,6 +128,7 @@ class TelnyxWorld:
         stages = tuple(sorted({node.posted_after_seconds for node in call.root.walk()}))
         known = _Known(call, stages)
         self._calls[call.session_id] = call
+        self._uncharged[call.session_id] = call
         for node in call.root.walk():
             self._index.setdefault(node.id, []).append(_Found(known, node))
         return call
@@ -160,6 +168,19 @@ class TelnyxWorld:
         """Seconds since the call's end, as posting counts them."""
         return (self._clock() - call.end.timestamp()) * self.time_scale
 
+    def charges(self) -> tuple[Decimal, Decimal]:
+        """What all calls have been charged so far, and what they will be beyond that."""
+        posted = pending = Decimal(0)
+        for call in list(self._uncharged.values()):
+            age = self.age_seconds(call)
+            if age >= call.complete_after_seconds:
+                self._charged += self._uncharged.pop(call.session_id).total
+                continue
+            so_far = [node.cost for node in call.root.walk() if node.posted_after_seconds <= age]
+            posted += sum(so_far, Decimal(0))
+            pending += call.total - sum(so_far, Decimal(0)) if age >= 0 else Decimal(0)
+        return self._charged + posted, pending
+
     # --- what it answers ---
 
     def _starlette(self) -> Starlette:
@@ -171,6 +192,7 @@ class TelnyxWorld:
                 Route(f"{base}/{{record_type}}/{{event_id}}", self._analysis),
                 Route("/v2/detail_records", self._detail_records),
                 Route("/v2/webhook_deliveries", self._webhook_deliveries),
+                Route("/v2/balance", self._balance),
             ],
             exception_handlers={_Refusal: _refused},
         )
@@ -221,6 +243,20 @@ class TelnyxWorld:
         except BadList as bad:
             refusal = _Refusal(422, "10015", "Unprocessable entity", str(bad), gateway=True)
             return _json(refusal.body, headers, refusal.status)
+
+    async def _balance(self, request: Request) -> Response:
+        headers = self._admit(request, "balance")
+        charged, pending = self.charges()
+        balance = self.funds - charged
+        data = {
+            "record_type": "balance",
+            "balance": f"{balance.quantize(_CENT)}",
+            "credit_limit": f"{self.credit_limit.quantize(_CENT)}",
+            "available_credit": f"{(balance + self.credit_limit).quantize(_CENT)}",
+            "pending": f"{pending.quantize(_CENT)}",
+            "currency": "USD",
+        }
+        return _json(msgspec.json.encode({"data": data}), headers)
 
     def _admit(self, request: Request, endpoint: str) -> dict[str, str]:
         """Key, funds and rate limit, in that order. Returns the headers of the answer."""

@@ -13,10 +13,10 @@ from decimal import Decimal
 from typing import Final
 
 from service.money import ZERO, millionths, of_millionths
-from service.records import moment
+from service.records import ACCOUNT, moment
 from workers.detection.finding import Finding
 from workers.detection.pace import HOUR_MS, pace_of
-from workers.policy import ACCOUNT, Budget, Per
+from workers.policy import Budget, Per
 from workers.wording import priced
 
 RUNGS: Final = (50, 80, 100)
