@@ -137,6 +137,10 @@ class Reason(msgspec.Struct, omit_defaults=True, frozen=True):
     severity: Severity | None = None
     """None: too small to alert, kept and listed."""
     product: str | None = None
+    learned_from: str | None = None
+    """The cohort whose calls make it strange; None for a reason that was not learned."""
+    parts: tuple[Part, ...] = ()
+    """By product, how much of the excess it makes up: of a session that is too dear as a whole."""
 
 
 class Share(msgspec.Struct, omit_defaults=True, frozen=True):

@@ -8,33 +8,38 @@ not be had (or a check failed, or a search stopped early), 2 bad usage or bad se
 # ruff: noqa: PLC0415
 
 import asyncio
-import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import typer
 
 from service import __version__
+from workers import cli_learned
+from workers.terminal import (
+    INTERRUPTED,
+    ask_telnyx,
+    environ_of,
+    fail,
+    fault_line,
+    or_redis_problem,
+    policy_from,
+    print_analysis,
+    print_parts,
+    settings_of,
+    span_of,
+    stored_tree,
+    warn,
+    with_redis,
+    with_store,
+    worker_settings,
+    write,
+)
 
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
-    from service.settings import Settings, WorkerSettings
-    from workers.attempt import Found
-    from workers.policy import Policy
-    from workers.policy_file import Fault
-    from workers.span import Span
-    from workers.tree import CostTree
-
-_USAGE: Final = 2
-_INTERRUPTED: Final = 130
 _DEEPEST: Final = 5
-# Tables in a pipe or a file are not folded at the 80 columns that rich would assume.
-_PIPE_WIDTH: Final = 160
 
 # What the search for missed webhooks needs beside Telnyx, as the worker has it.
 _KEPT_BY_US: Final = ("REDIS_URL", "TOLLWATCH_RETENTION_DAYS", "TOLLWATCH_MASK_NUMBERS")
@@ -63,6 +68,7 @@ dead_app = typer.Typer(
     context_settings=_HELP,
 )
 app.add_typer(dead_app, name="dead")
+cli_learned.add_to(app)
 
 T = TypeVar("T")
 
@@ -163,16 +169,16 @@ def analyze(
     from workers.attempt import Found
     from workers.inquiry import Question, advice, hint
 
-    environ = _environ(context)
-    settings = _worker_settings(environ)
-    judged_by = _policy(policy or settings.policy_path).with_max_session_cost(
+    environ = environ_of(context)
+    settings = worker_settings(environ)
+    judged_by = policy_from(policy or settings.policy_path).with_max_session_cost(
         settings.max_session_cost
     )
     question = Question(record_type, event_id, date_time, max_depth, include_children, expand)
-    answer = _ask_telnyx(settings, question)
+    answer = ask_telnyx(settings, question)
     if not isinstance(answer, Found):
-        _fail(advice(answer, dated=date_time is not None) + hint(record_type))
-    _print_analysis(answer, judged_by, format, whole=all)
+        fail(advice(answer, dated=date_time is not None) + hint(record_type))
+    print_analysis(answer, judged_by, format, whole=all)
 
 
 @app.command()
@@ -191,7 +197,7 @@ def record_types(
     from workers.inquiry import advice_on_types, client, inquire_types
     from workers.metadata import RecordType, RecordTypes
 
-    settings = _worker_settings(_environ(context))
+    settings = worker_settings(environ_of(context))
 
     async def ask() -> Any:
         async with client(settings) as telnyx:
@@ -199,13 +205,13 @@ def record_types(
 
     answer = asyncio.run(ask())
     if not isinstance(answer, RecordType | RecordTypes):
-        _fail(advice_on_types(answer, name))
+        fail(advice_on_types(answer, name))
     if format == "json":
         typer.echo(export.pretty(answer))
     elif isinstance(answer, RecordType):
-        _print(*display.record_type_view(answer))
+        print_parts(*display.record_type_view(answer))
     else:
-        _print(display.record_types_view(answer))
+        print_parts(display.record_types_view(answer))
 
 
 @app.command()
@@ -221,16 +227,16 @@ def check(
     from workers import display
     from workers.checks import Check, Result, run_checks
 
-    environ = _environ(context)
+    environ = environ_of(context)
 
     async def run() -> list[Check]:
         return [found async for found in run_checks(environ, post=slack)]
 
     found = asyncio.run(run())
-    _print(display.checks_view(found))
+    print_parts(display.checks_view(found))
     failures = sum(item.result is Result.FAILED for item in found)
     if failures:
-        _fail("1 check failed" if failures == 1 else f"{failures} checks failed")
+        fail("1 check failed" if failures == 1 else f"{failures} checks failed")
 
 
 @app.command()
@@ -246,13 +252,13 @@ def show(
     from workers import display, export
     from workers.lookup import look_up, whole
 
-    known = _with_redis(_environ(context), lambda redis: look_up(redis, session))
+    known = with_redis(environ_of(context), lambda redis: look_up(redis, session))
     if known is None:
-        _fail(f"no session {session} is known: it was never scheduled here, or its retention ended")
+        fail(f"no session {session} is known: it was never scheduled here, or its retention ended")
     if format == "json":
         typer.echo(export.pretty(whole(known)))
     else:
-        _print(*display.session_view(known, _stored_tree(known.analysis)))
+        print_parts(*display.session_view(known, stored_tree(known.analysis)))
 
 
 @app.command()
@@ -275,11 +281,11 @@ def sessions(
     async def read(redis: Any) -> list[Any]:
         return [found async for found in listed(redis, state=wanted, limit=limit)]
 
-    found = _with_redis(_environ(context), read)
+    found = with_redis(environ_of(context), read)
     if format == "ndjson":
-        _write(export.compact(brief(*each)) + "\n" for each in found)
+        write(export.compact(brief(*each)) + "\n" for each in found)
     elif found:
-        _print(display.sessions_view(found))
+        print_parts(display.sessions_view(found))
     else:
         typer.echo("no sessions", err=True)
 
@@ -309,13 +315,13 @@ def alerts(
         alerts = listed_alerts(redis, delivery=wanted, summary=summary, limit=limit)
         return [found async for found in alerts]
 
-    found = _with_redis(_environ(context), read)
+    found = with_redis(environ_of(context), read)
     if format == "json":
         typer.echo(export.pretty([brief_alert(*each) for each in found]))
     elif format == "ndjson":
-        _write(export.compact(brief_alert(*each)) + "\n" for each in found)
+        write(export.compact(brief_alert(*each)) + "\n" for each in found)
     elif found:
-        _print(display.alerts_view(found))
+        print_parts(display.alerts_view(found))
     else:
         typer.echo("no alerts", err=True)
 
@@ -349,25 +355,25 @@ def reconcile(
     from workers.ledger import Busy, LeaseLost
     from workers.watching import watching
 
-    environ = _environ(context)
-    settings = _worker_settings(environ, *_KEPT_BY_US)
-    wanted = _span(since, until, settings.retention_ms)
+    environ = environ_of(context)
+    settings = worker_settings(environ, *_KEPT_BY_US)
+    wanted = span_of(since, until, settings.retention_ms)
     try:
         with watching(wanted) as watcher:
-            report = _or_redis_problem(search(settings, wanted, watcher, dry=dry_run))
+            report = or_redis_problem(search(settings, wanted, watcher, dry=dry_run))
     except Busy:
-        _fail("another search is under way, by a worker or by hand: try again in a while")
+        fail("another search is under way, by a worker or by hand: try again in a while")
     except LeaseLost:
-        _fail("given up: Redis did not answer for long, and another search may have begun")
+        fail("given up: Redis did not answer for long, and another search may have begun")
     except KeyboardInterrupt:
-        _fail("interrupted: called again, it goes on where it stopped", code=_INTERRUPTED)
+        fail("interrupted: called again, it goes on where it stopped", code=INTERRUPTED)
     if format == "json":
         typer.echo(export.pretty(document(report, dry=dry_run)))
     else:
-        _print(*display.reconciliation_view(report, dry=dry_run))
+        print_parts(*display.reconciliation_view(report, dry=dry_run))
     if report.stop:
         again = "" if dry_run else "; called again, it goes on where it stopped"
-        _fail(f"stopped early ({report.stop.outcome}): {report.stop.reason}{again}")
+        fail(f"stopped early ({report.stop.outcome}): {report.stop.reason}{again}")
 
 
 @app.command("export")
@@ -399,9 +405,9 @@ def export_sessions(
     from workers.watching import counting
     from workers.writing import CannotWrite, writing
 
-    environ = _environ(context)
-    settings = _settings(Settings, environ, "REDIS_URL", "TOLLWATCH_RETENTION_DAYS")
-    wanted = _span(since, until, settings.retention_ms)
+    environ = environ_of(context)
+    settings = settings_of(Settings, environ, "REDIS_URL", "TOLLWATCH_RETENTION_DAYS")
+    wanted = span_of(since, until, settings.retention_ms)
     # A bar between the lines would be neither.
     shown = out is not None or not sys.stdout.isatty()
 
@@ -410,13 +416,13 @@ def export_sessions(
             return await write_sessions(redis, wanted, write, advance)
 
     try:
-        tally = _with_redis(environ, save)
+        tally = with_redis(environ, save)
     except CannotWrite as error:
         if isinstance(error.__cause__, BrokenPipeError):
             # Whoever read has had enough: typer ends quietly.
             raise error.__cause__ from None
-        _fail(str(error))
-    _warn(tally_line(tally))
+        fail(str(error))
+    warn(tally_line(tally))
 
 
 @policy_app.command("check")
@@ -434,10 +440,10 @@ def policy_check(
     try:
         examined = examine(read_policy(file))
     except PolicyError as error:
-        _write(_line(file, fault) for fault in error.faults)
+        write(fault_line(file, fault) for fault in error.faults)
         raise typer.Exit(1) from error
-    _write(_line(file, fault, "warning: ") for fault in examined.warnings)
-    _print(display.policy_view(examined.policy))
+    write(fault_line(file, fault, "warning: ") for fault in examined.warnings)
+    print_parts(display.policy_view(examined.policy))
 
 
 @dead_app.command("list")
@@ -458,13 +464,13 @@ def dead_list(
         found = [each async for each in listed(store.dead, kind=reason, limit=limit)]
         return found, await store.dead.counts()
 
-    found, counts = _with_store(_environ(context), read)
+    found, counts = with_store(environ_of(context), read)
     if format == "ndjson":
-        _write(export.compact(brief_letter(letter)) + "\n" for letter in found)
+        write(export.compact(brief_letter(letter)) + "\n" for letter in found)
     elif found:
-        _print(display.dead_view(found), display.kinds_view(counts))
+        print_parts(display.dead_view(found), display.kinds_view(counts))
     else:
-        _warn(f"no dead letters of the kind {reason}" if reason else "no dead letters")
+        warn(f"no dead letters of the kind {reason}" if reason else "no dead letters")
 
 
 @dead_app.command("show")
@@ -486,20 +492,20 @@ def dead_show(
     from workers import display, export
     from workers.dead import look, whole_letter
 
-    looked = _with_store(_environ(context), lambda redis, store: look(redis, store, session))
+    looked = with_store(environ_of(context), lambda redis, store: look(redis, store, session))
     if looked is None:
-        _fail(f"session {session} is no dead letter; `tollwatch show` says what is known of it")
+        fail(f"session {session} is no dead letter; `tollwatch show` says what is known of it")
     if raw:
         if not looked.raw:
-            _fail(f"no answer of Telnyx about session {session} is kept")
+            fail(f"no answer of Telnyx about session {session} is kept")
         typer.echo(export.pretty(looked.raw))
     elif format == "json":
         typer.echo(export.pretty(whole_letter(looked)))
     else:
         known = looked.known
-        _print(*display.dead_letter_view(looked))
+        print_parts(*display.dead_letter_view(looked))
         if known:
-            _print(*display.session_view(known, _stored_tree(known.analysis)))
+            print_parts(*display.session_view(known, stored_tree(known.analysis)))
 
 
 _SESSIONS = Annotated[
@@ -561,16 +567,16 @@ def _act(
         raise typer.BadParameter(f"say what to {action}: SESSION..., --reason KIND or --all")
     chosen = Chosen(tuple(dict.fromkeys(sessions or ())), kind)
     now_ms = int(time.time() * 1000)
-    done = _with_store(
-        _environ(context),
+    done = with_store(
+        environ_of(context),
         lambda _redis, store: act(store, action, chosen, now_ms=now_ms, dry_run=dry_run),
     )
     verb = {"retry": "retried", "drop": "dropped"}[action]
     typer.echo(_told(f"would be {verb}" if dry_run else verb, done.kinds))
     for id in done.not_dead:
-        _warn(f"{id} is no dead letter (any more): left as it is")
+        warn(f"{id} is no dead letter (any more): left as it is")
     if done.unknown:
-        _fail(*(f"no session {id} is known" for id in done.unknown))
+        fail(*(f"no session {id} is known" for id in done.unknown))
 
 
 def _told(verb: str, kinds: Mapping[str, int]) -> str:
@@ -580,213 +586,3 @@ def _told(verb: str, kinds: Mapping[str, int]) -> str:
     parts = ", ".join(f"{kind} {kinds[kind]}" for kind in sorted(kinds))
     some = "1 dead letter" if number == 1 else f"{number} dead letters"
     return safe(f"{some} {verb}" + (f": {parts}" if parts else ""))
-
-
-# --- settings ------------------------------------------------------------------------------------
-
-
-def _environ(context: typer.Context) -> Mapping[str, str]:
-    """The settings' file, and the environment above it; what is empty counts as unset."""
-    given = {name: value for name, value in os.environ.items() if value}
-    path: Path = context.obj or Path(".env")
-    if context.obj is None and not path.is_file():
-        return given
-    try:
-        from dotenv import dotenv_values
-    except ImportError:
-        _warn(f"{path} is not read: that needs python-dotenv")
-        return given
-    return {name: value for name, value in dotenv_values(path).items() if value} | given
-
-
-def _worker_settings(environ: Mapping[str, str], *more: str) -> "WorkerSettings":
-    """What questions to Telnyx need of a worker's settings, and no more than that and `more`."""
-    from service.settings import WorkerSettings
-
-    return _settings(
-        WorkerSettings,
-        environ,
-        "TELNYX_API_KEY",
-        "TELNYX_API_URL",
-        "TOLLWATCH_POLICY",
-        "TOLLWATCH_MAX_SESSION_COST",
-        *more,
-    )
-
-
-def _span(since: str, until: str | None, retention_ms: int) -> "Span":
-    """The span of time that is meant, no older than the retention."""
-    from workers.display import when
-    from workers.span import Span, read_moment
-
-    now_ms = int(time.time() * 1000)
-    moments = []
-    for name, text in (("--since", since), ("--until", until)):
-        try:
-            moments.append(read_moment(text, now_ms=now_ms) if text is not None else now_ms)
-        except ValueError as error:
-            _fail(f"{name}: {error}", code=_USAGE)
-    since_ms, until_ms = moments[0], min(moments[1], now_ms)
-    oldest_ms = now_ms - retention_ms
-    if max(since_ms, oldest_ms) >= until_ms:
-        _fail(
-            "nothing to search: --since must be before --until, and --until not older than "
-            "TOLLWATCH_RETENTION_DAYS",
-            code=_USAGE,
-        )
-    if since_ms < oldest_ms:
-        _warn(f"nothing is kept of calls before {when(oldest_ms)}: the search begins there")
-    return Span(max(since_ms, oldest_ms), until_ms)
-
-
-S = TypeVar("S", bound="Settings")
-
-
-def _settings(kind: type[S], environ: Mapping[str, str], *names: str) -> S:
-    from service.settings import SettingsError
-    from workers.checks import only
-
-    try:
-        return kind.load(only(environ, *names))
-    except SettingsError as error:
-        _fail(*error.faults, code=_USAGE)
-
-
-def _policy(path: Path | None) -> "Policy":
-    from workers.checks import read_policy
-    from workers.policy import BUILT_IN
-    from workers.policy_file import PolicyError, parse_policy
-
-    if path is None:
-        return BUILT_IN
-    try:
-        return parse_policy(read_policy(path))
-    except PolicyError as error:
-        _fail(*(_line(path, fault).rstrip("\n") for fault in error.faults), code=_USAGE)
-
-
-# --- Telnyx and Redis ----------------------------------------------------------------------------
-
-
-def _ask_telnyx(settings: "WorkerSettings", question: Any) -> Any:
-    from workers.inquiry import client, inquire
-
-    async def ask() -> Any:
-        async with client(settings) as telnyx:
-            return await inquire(telnyx, question)
-
-    return asyncio.run(ask())
-
-
-def _with_redis(environ: Mapping[str, str], work: Callable[[Any], Awaitable[T]]) -> T:
-    """What `work` reads of Redis; one line and exit 1 where that fails."""
-    from service.settings import Settings
-    from workers.lookup import NotReadable, open_redis
-
-    settings = _settings(Settings, environ, "REDIS_URL")
-
-    async def read() -> T:
-        async with open_redis(settings.redis_url.get_secret_value()) as redis:
-            return await work(redis)
-
-    try:
-        return _or_redis_problem(read())
-    except NotReadable as error:
-        _fail(f"{error}: was it written by a newer version?")
-
-
-def _with_store(environ: Mapping[str, str], work: Callable[[Any, Any], Awaitable[T]]) -> T:
-    """What `work` does with Redis and a store, for which the retention has to be known."""
-    from service.settings import Settings
-    from service.store import Store
-
-    settings = _settings(Settings, environ, "REDIS_URL", "TOLLWATCH_RETENTION_DAYS")
-
-    def with_store(redis: Any) -> Awaitable[T]:
-        return work(redis, Store(redis, retention_ms=settings.retention_ms))
-
-    return _with_redis(environ, with_store)
-
-
-def _or_redis_problem(work: Coroutine[Any, Any, T]) -> T:
-    """What `work` comes to; one line and exit 1 where Redis fails."""
-    from redis.exceptions import RedisError
-
-    from workers.checks import redis_problem
-
-    try:
-        return asyncio.run(work)
-    except (RedisError, OSError) as error:
-        _fail(f"Redis: {redis_problem(error)}: check REDIS_URL; `tollwatch check` says more")
-
-
-def _stored_tree(body: bytes | None) -> "CostTree | None":
-    from workers.analysis import Unreadable, decode_analysis
-    from workers.products import CALL_SESSION
-    from workers.tree import build_tree
-
-    try:
-        return build_tree(decode_analysis(body), CALL_SESSION) if body else None
-    except Unreadable:
-        _warn("the stored analysis cannot be read")
-        return None
-
-
-# --- output --------------------------------------------------------------------------------------
-
-
-def _print_analysis(found: "Found", policy: "Policy", format: str, *, whole: bool) -> None:
-    from workers import display, export
-    from workers.analysis import encode_analysis
-    from workers.inquiry import verdict_on
-
-    verdict = verdict_on(found, policy, now_ms=int(time.time() * 1000))
-    # Masks and cleans the records, those of the tree included, for whatever is shown.
-    document = encode_analysis(found.analysis)
-    match format:
-        case "json":
-            typer.echo(export.pretty(document))
-        case "csv":
-            _write(export.as_csv(export.rows(found.analysis, found.tree)))
-        case "ndjson":
-            _write(export.as_ndjson(found.analysis, found.tree))
-        case _:
-            _print(*display.analysis_view(found.tree, verdict, whole=whole))
-
-
-def _print(*parts: "RenderableType") -> None:
-    console = _console()
-    for part in parts:
-        console.print(part)
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    is_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(
-        width=None if is_terminal else _PIPE_WIDTH, highlight=False, markup=False, emoji=False
-    )
-
-
-def _write(lines: Iterable[str]) -> None:
-    for line in lines:
-        typer.echo(line, nl=False)
-
-
-def _line(file: Path, fault: "Fault", kind: str = "") -> str:
-    from service.printable import safe
-
-    return safe(f"{file}:{fault.line}:{fault.column}: {kind}{fault.message}") + "\n"
-
-
-def _warn(line: str) -> None:
-    from service.printable import safe
-
-    typer.echo(safe(line), err=True)
-
-
-def _fail(*lines: str, code: int = 1) -> NoReturn:
-    for line in lines:
-        _warn(line)
-    raise typer.Exit(code)

@@ -2,8 +2,8 @@
 
 Pure. A reason says what was observed, what is allowed and how much money lies between. Ceilings
 that somebody set always alert when they are crossed; what Telnyx's own figures say against each
-other is kept, and alerts only where enough money is in it. Learned baselines will be one more
-source of reasons beside `_ceilings` and `_billing`.
+other is kept, and alerts only where enough money is in it; and so does what a call's like have
+usually cost, where somebody has learned that.
 """
 
 from collections import Counter
@@ -18,6 +18,9 @@ import msgspec
 from service.events import ANALYZED, COST, read_time_ms
 from service.money import ZERO
 from service.records import Call, Event, Reason, Reported, Severity, Share, Verdict, moment, rank
+from workers.detection.explain import LEARNED, reasons_of
+from workers.detection.measure import Measured, measure
+from workers.detection.opinion import Opinion
 from workers.policy import Ceiling, Policy
 from workers.products import label, normalise
 from workers.tree import CostTree, ProductCost, country_of_records, text
@@ -41,6 +44,7 @@ CODES: Final = (
     "sum_mismatch",
     "count_mismatch",
     "mixed_currencies",
+    *LEARNED,
 )
 """Every reason that there is."""
 
@@ -84,11 +88,15 @@ class Case:
         return self.settled and not self.provisional and self.whole
 
 
-def judge(case: Case, policy: Policy, *, at_ms: int) -> Verdict:
-    """The verdict on one session. Its severity is that of its worst reason, None for quiet."""
+def judge(case: Case, policy: Policy, opinion: Opinion | None = None, *, at_ms: int) -> Verdict:
+    """The verdict on one session. Its severity is that of its worst reason, None for quiet.
+
+    `opinion` is what is thought of it by what its like have cost; None where it is not compared.
+    """
     reasons = [*_ceilings(case, policy)]
     if not case.provisional:
         reasons += _billing(case, policy)
+        reasons += _unusual(case, opinion, policy)
     tree = case.tree
     reasons.sort(key=lambda r: (-rank(r.severity), -r.excess, r.code, r.product or ""))
     alerting = [reason for reason in reasons if reason.severity]
@@ -486,6 +494,28 @@ def _is_of_leg(event: CostEvent, leg_id: str) -> bool:
     names = (record.telnyx_leg_id, record.call_leg_id, record.leg_id)
     stated = [text(name) for name in names if name]
     return leg_id in stated if stated else event.id == leg_id
+
+
+# --- what its like have cost --------------------------------------------------------------------
+
+
+def measured_of(case: Case, policy: Policy) -> Measured | None:
+    """The session in numbers, to be compared with its like; None where that would be unfair.
+
+    A cost that still grows is not what its like have cost; nor is one in another currency.
+    """
+    if case.provisional or case.tree.currency != policy.currency:
+        return None
+    return measure(case.tree, known_of(case.call, case.tree), case.duration_seconds)
+
+
+def _unusual(case: Case, opinion: Opinion | None, policy: Policy) -> Iterator[Reason]:
+    """What does not matter enough has no severity: it is listed."""
+    if opinion is None or not opinion.unlikely:
+        return
+    for reason, matters in reasons_of(opinion, case.tree.currency):
+        if case.trusted or not reason.code.startswith("missing_"):
+            yield _graded(reason, policy) if matters else reason
 
 
 def _graded(reason: Reason, policy: Policy, *, at_least_low: bool = False) -> Reason:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from workers.detection.baseline import Baseline
-from workers.detection.usual import Usual, usual_of
+from workers.detection.leaning import Usual, usual_of
 
 
 class Ladder:

@@ -7,9 +7,9 @@ from typing import Final
 from workers.detection.baseline import EMPTY, Baseline, Lesson, Sheet, fit, sheet_of
 from workers.detection.ladder import Ladder
 from workers.detection.lasting import Evidence
+from workers.detection.leaning import LEAST_CALLS
 from workers.detection.opinion import Opinion
 from workers.detection.sketch import bucket_of
-from workers.detection.usual import LEAST_CALLS
 
 _FRESH: Final = 1.15
 """A baseline is made anew when its cohort has so many times the calls."""

@@ -8,12 +8,12 @@ What is unlikely but small is listed, and tells nobody.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final
 
 from workers.detection.ladder import Ladder
 from workers.detection.measure import Measured
 from workers.detection.strange import MEASURES, Deviation, deviations
+from workers.policy import Policy
 
 _TRAIT_LOOKS: Final = 4
 """Prices, new things, missing things, and no cost at all."""
@@ -32,9 +32,13 @@ class Gates:
     least_factor: float
 
     @classmethod
-    def of(cls, per_1000: Decimal, least_excess: Decimal, least_factor: Decimal) -> "Gates":
-        """From the policy's words: false alerts wanted per 1,000 normal calls, money, a factor."""
-        return cls(float(per_1000) / _PER_1000, float(least_excess), float(least_factor))
+    def of(cls, policy: Policy) -> "Gates":
+        """From the policy: false alerts wanted per 1,000 normal calls, money, a factor."""
+        return cls(
+            likelihood=float(policy.false_alerts_per_1000_normal_calls) / _PER_1000,
+            least_excess=float(policy.severity.low),
+            least_factor=float(policy.least_factor),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Opinion:
     """What is thought of a session by what its like have cost."""
 
     measured: Measured
+    ladder: Ladder
     unlikely: tuple[Deviation, ...]
     """The strangest first."""
     told: tuple[Deviation, ...]
@@ -66,6 +71,7 @@ def opinion_of(measured: Measured, ladder: Ladder, gates: Gates) -> Opinion:
     unlikely = tuple(each for likelihood, each in found if likelihood <= gates.likelihood)
     return Opinion(
         measured=measured,
+        ladder=ladder,
         unlikely=unlikely,
         told=tuple(each for each in unlikely if _matters(each, gates)),
         score=_score(found, gates),

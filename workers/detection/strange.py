@@ -11,8 +11,8 @@ from typing import Final
 
 from workers.detection.baseline import Baseline, group_of
 from workers.detection.ladder import Ladder
+from workers.detection.leaning import LEAST_CALLS
 from workers.detection.measure import FREE, PER_MINUTE, TOTAL, Measured, Names, names_of
-from workers.detection.usual import LEAST_CALLS
 
 _UNSEEN: Final = 0.004
 """So many unseen traits are held possible for each that a cohort has shown once, and besides."""

@@ -1,0 +1,101 @@
+"""What would have been alerted: the same judge over a file of sessions, in order of time.
+
+Pure: sessions in, verdicts and findings out. It begins with an empty memory, or with what was
+learned so far, and learns from each session as a worker does.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from service.records import Verdict
+from workers.detection.baseline import DAY_MS, lesson_of
+from workers.detection.budget import Budgets
+from workers.detection.finding import Finding
+from workers.detection.lasting import HOUR_MS
+from workers.detection.memory import Memory
+from workers.detection.opinion import Gates, Opinion, opinion_of
+from workers.judge import Case, judge, measured_of
+from workers.policy import Policy
+from workers.recorded import Recorded
+
+_FACT: Final = 6.0
+"""The score that facts begin with: a broken rule is stranger than what is merely unlikely."""
+_SLACK_MS: Final = 10 * 60_000
+
+
+class OutOfOrder(Exception):
+    """A session that ended long before the one ahead of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What would have been said of one session."""
+
+    session_id: str
+    end_ms: int
+    verdict: Verdict
+    score: float
+
+
+@dataclass(slots=True)
+class Backtest:
+    """The judge and its memory over one file."""
+
+    policy: Policy
+    memory: Memory = field(default_factory=Memory)
+    findings: list[Finding] = field(default_factory=list)
+    """What no single session shows, so far."""
+    _gates: Gates = field(init=False)
+    _budgets: Budgets = field(init=False)
+    _last_ms: int = 0
+
+    def __post_init__(self) -> None:
+        self._gates = Gates.of(self.policy)
+        self._budgets = Budgets(self.policy.budgets, self.policy.currency)
+
+    def session(self, recorded: Recorded) -> Judged:
+        """Judges the next session, and learns from it. Raises OutOfOrder."""
+        call, tree = recorded.call, recorded.tree
+        end_ms = call.end_ms or 0
+        if end_ms < self._last_ms - _SLACK_MS:
+            raise OutOfOrder("it ended before the session above it: sort the file by ended_at")
+        self._last_ms = max(self._last_ms, end_ms)
+        case = Case(tree=tree, call=call)
+        opinion = self._opinion(case, end_ms)
+        verdict = judge(case, self.policy, opinion, at_ms=end_ms)
+        if opinion is not None:
+            self._learn(opinion, verdict, end_ms)
+        self.findings += self._budgets.spent(
+            end_ms, tree.total, call.assistant_id, call.connection_id
+        )
+        return Judged(call.session_id, end_ms, verdict, score_of(verdict, opinion))
+
+    def end(self) -> list[Finding]:
+        """All findings, in the order in which they would have been told."""
+        return sorted(self.findings, key=lambda finding: finding.at_ms)
+
+    def _opinion(self, case: Case, end_ms: int) -> Opinion | None:
+        measured = measured_of(case, self.policy) if self.policy.learn else None
+        if measured is None:
+            return None
+        ladder = self.memory.ladder(measured.ladder, end_ms // DAY_MS)
+        return opinion_of(measured, ladder, self._gates)
+
+    def _learn(self, opinion: Opinion, verdict: Verdict, end_ms: int) -> None:
+        lesson = lesson_of(opinion.measured, end_ms)
+        self.memory.learn(lesson, strange=is_strange(opinion, verdict))
+        if opinion.unlikely:
+            self.memory.keep_apart(opinion, end_ms // HOUR_MS)
+
+
+def is_strange(opinion: Opinion, verdict: Verdict) -> bool:
+    """Whether a session must not teach what is usual."""
+    return bool(opinion.unlikely or verdict.severity)
+
+
+def score_of(verdict: Verdict, opinion: Opinion | None) -> float:
+    """How strange a session is, comparable between sessions: higher is stranger."""
+    learned = opinion.score if opinion else 0.0
+    facts = [r for r in verdict.reasons if r.severity and r.learned_from is None]
+    return max(learned, _FACT + math.log1p(float(facts[0].excess))) if facts else learned

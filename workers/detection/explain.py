@@ -1,0 +1,258 @@
+"""Why a session is strange, in one sentence with the money in it, rounded for people."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from service.records import Part, Reason
+from workers.detection.cohort import ACCOUNT
+from workers.detection.ladder import Ladder
+from workers.detection.measure import TOTAL, Measured, names_of
+from workers.detection.opinion import Opinion
+from workers.detection.strange import Deviation
+from workers.products import INFERENCE, label
+from workers.tree import ProductCost
+from workers.wording import amount, factor
+
+_PLACES: Final = Decimal("0.0000001")
+_SHOWN_PARTS: Final = 3
+_LEAST_PART: Final = 0.03
+"""Of the excess: a smaller part is not worth naming."""
+_LONGEST_ID: Final = 24
+_WHOLE: Final = 2
+"""From here on people count in whole ones."""
+_MINUTE: Final = 60
+
+
+def reasons_of(opinion: Opinion, currency: str) -> Iterator[tuple[Reason, bool]]:
+    """A reason for each thing that is strange, and whether it matters; each thing once.
+
+    A call that is too long has every part too dear: the session's own reason names the parts, and
+    of a product only its strangest measure is told.
+    """
+    seen: set[str] = set()
+    told = set(map(id, opinion.told))
+    for deviation in sorted(
+        opinion.unlikely, key=lambda each: (id(each) not in told, _order(each))
+    ):
+        about = deviation.product or _about(deviation)
+        if about in seen:
+            continue
+        seen.add(about)
+        yield _reason(deviation, opinion.measured, opinion.ladder, currency), id(deviation) in told
+
+
+def _order(deviation: Deviation) -> tuple[bool, float]:
+    """The whole session's cost first, then the largest excess."""
+    return deviation.name != TOTAL, -abs(deviation.excess)
+
+
+def _about(deviation: Deviation) -> str:
+    return "the session" if ":" not in deviation.name else deviation.name
+
+
+def _reason(deviation: Deviation, measured: Measured, ladder: Ladder, currency: str) -> Reason:
+    parts = tuple(_parts(measured, ladder, abs(deviation.excess)))
+    is_total = deviation.name == TOTAL
+    sentence = _SENTENCES[deviation.code](_Telling(deviation, measured, currency))
+    over = _over(deviation, parts if is_total else (), measured, ladder)
+    return Reason(
+        code=deviation.code,
+        text=f"{sentence}{over}",
+        observed=_exact(deviation.observed),
+        limit=_exact(deviation.expected),
+        excess=abs(_exact(deviation.excess)),
+        product=deviation.product,
+        learned_from=deviation.cohort.cohort,
+        parts=parts if is_total else (),
+    )
+
+
+def _exact(value: float) -> Decimal:
+    return Decimal(value).quantize(_PLACES)
+
+
+# --- sentences ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """One thing that is strange, in words."""
+
+    deviation: Deviation
+    measured: Measured
+    currency: str
+
+    def cost(self) -> str:
+        return f"{self.observed}, {self.times}{self.among()}"
+
+    def per_minute(self) -> str:
+        return f"{self.observed} a minute, {self.times}{self.among()}"
+
+    def product_cost(self) -> str:
+        a_minute = " a minute" if self.deviation.name.startswith("cost_per_minute") else ""
+        return f"{self.product} cost {self.observed}{a_minute}, {self.times}{self.among()}"
+
+    def events(self) -> str:
+        deviation = self.deviation
+        product = self.measured.products[deviation.product or ""]
+        usual = _count(product.events * deviation.expected / deviation.observed)
+        unit = _unit(product.product)
+        return f"{self.product}: {product.events:,} {unit} instead of {usual}{self.among()}"
+
+    def each(self) -> str:
+        one = "turn" if self.deviation.product == INFERENCE else "event"
+        return f"{self.product} cost {self.observed} for each {one}, {self.times}{self.among()}"
+
+    def billing(self) -> str:
+        times = factor(_exact(self.deviation.observed), Decimal(1))
+        return f"{self.product} was billed for {times} its real duration{self.among()}"
+
+    def rate(self) -> str:
+        return (
+            f"{self.product} was charged at {self.observed}, never seen before: it was "
+            f"{self.expected}{self.among(bounded=False)}"
+        )
+
+    def new(self) -> str:
+        group, _, name = self.deviation.name.partition(":")
+        shown = label(name) if group == "product" else name
+        return f"First {group} {shown}{self.among(bounded=False)}"
+
+    def missing_product(self) -> str:
+        return (
+            f"No {self.product}: it usually costs {self.expected} {self.currency} in a call of "
+            f"this length{self.among(bounded=False)}"
+        )
+
+    def missing_cost(self) -> str:
+        return (
+            f"It cost nothing: {self.expected} {self.currency} are usual for a call of this "
+            f"length{self.among(bounded=False)}"
+        )
+
+    @property
+    def product(self) -> str:
+        return label(self.deviation.product or "")
+
+    @property
+    def observed(self) -> str:
+        return f"{_money(self.deviation.observed)} {self.currency}"
+
+    @property
+    def expected(self) -> str:
+        return _money(self.deviation.expected)
+
+    @property
+    def times(self) -> str:
+        times = factor(_exact(self.deviation.observed), _exact(self.deviation.expected))
+        return f"{times} the usual {self.expected}" if times else "where none is usual"
+
+    def among(self, *, bounded: bool = True) -> str:
+        """Whose usual it is, how many calls that was learned from, and how far these go."""
+        baseline = self.deviation.cohort
+        days = "today" if baseline.days <= 1 else f"in {baseline.days} days"
+        calls = "1 call" if baseline.calls == 1 else f"{baseline.calls:,} calls"
+        high = f", 99 % under {self.high}" if bounded else ""
+        return f" for {cohort_in_words(baseline.cohort)} ({calls} {days}{high})"
+
+    @property
+    def high(self) -> str:
+        deviation = self.deviation
+        if deviation.code == "unusual_events":
+            a_minute = " a minute" if deviation.name.startswith("events_per_minute") else ""
+            return f"{_count(deviation.high)} {_unit(deviation.product or '')}{a_minute}"
+        if deviation.code == "unusual_billing":
+            return factor(_exact(deviation.high), Decimal(1))
+        return _money(deviation.high)
+
+
+_SENTENCES: Final = {
+    "unusual_cost": _Telling.cost,
+    "unusual_cost_per_minute": _Telling.per_minute,
+    "unusual_product_cost": _Telling.product_cost,
+    "unusual_events": _Telling.events,
+    "unusual_cost_per_event": _Telling.each,
+    "unusual_billing": _Telling.billing,
+    "unknown_rate": _Telling.rate,
+    "new_product": _Telling.new,
+    "new_model": _Telling.new,
+    "new_country": _Telling.new,
+    "missing_product": _Telling.missing_product,
+    "missing_cost": _Telling.missing_cost,
+}
+LEARNED: Final = tuple(_SENTENCES)
+"""The codes of all reasons that rest on what was learned."""
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def cohort_in_words(name: str) -> str:
+    """A cohort as people call it: "all outbound phone calls to DE"."""
+    if name == ACCOUNT:
+        return "the account"
+    entity, direction, country, kind = name.rsplit("/", 3)
+    whose = f"{_short(entity)}'s " if entity != "*" else "all "
+    way = f"{direction} " if direction not in {"*", "?"} else ""
+    where = f" to {country}" if direction == "outbound" and country not in {"*", "?"} else ""
+    return f"{whose}{way}{kind} calls{where}"
+
+
+def _short(id: str) -> str:
+    return id if len(id) <= _LONGEST_ID else f"{id[: _LONGEST_ID - 1]}…"
+
+
+def _over(deviation: Deviation, parts: Sequence[Part], measured: Measured, ladder: Ladder) -> str:
+    if not parts:
+        return ""
+    named = ", ".join(_part(part, measured, ladder) for part in parts[:_SHOWN_PARTS])
+    return f". {_money(deviation.excess)} over: {named}"
+
+
+def _parts(measured: Measured, ladder: Ladder, excess: float) -> Iterator[Part]:
+    """How much of the excess each product makes up, the largest first."""
+    over = (
+        (float(product.cost) - _usual_cost(product, ladder), name)
+        for name, product in measured.products.items()
+    )
+    for more, name in sorted(over, reverse=True):
+        if more >= _LEAST_PART * excess:
+            yield Part(product=name, cost=_exact(more))
+
+
+def _usual_cost(product: ProductCost, ladder: Ladder) -> float:
+    usual = ladder.usual(names_of(product.product).cost)
+    return math.exp(usual.spread.middle) if usual else 0.0
+
+
+def _part(part: Part, measured: Measured, ladder: Ladder) -> str:
+    product = measured.products[part.product]
+    return f"{label(part.product)} {amount(part.cost)}{_instead(product, ladder)}"
+
+
+def _instead(product: ProductCost, ladder: Ladder) -> str:
+    names = names_of(product.product)
+    events = ladder.usual(names.events)
+    if events is not None and product.events > 1:
+        usual, unit = math.exp(events.spread.middle), _unit(product.product)
+        return f" ({product.events:,} {unit} instead of {_count(usual)})"
+    if product.billed_seconds and product.cost > 0:
+        minutes = product.billed_seconds / _MINUTE
+        usual = minutes * _usual_cost(product, ladder) / float(product.cost)
+        return f" ({_count(minutes)} minutes instead of {_count(usual)})" if usual else ""
+    return ""
+
+
+def _unit(product: str) -> str:
+    return "turns" if product == INFERENCE else "events"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= _WHOLE else f"{value:.1f}".removesuffix(".0")
+
+
+def _money(value: float) -> str:
+    return amount(_exact(value))
