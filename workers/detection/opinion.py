@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from workers.detection.deviation import Deviation
 from workers.detection.ladder import Ladder
 from workers.detection.measure import Measured
-from workers.detection.strange import MEASURES, Deviation, deviations
+from workers.detection.strange import MEASURES, deviations
 from workers.policy import Policy
 
 _TRAIT_LOOKS: Final = 4
@@ -62,7 +63,8 @@ class Opinion:
 
 def opinion_of(measured: Measured, ladder: Ladder, gates: Gates) -> Opinion:
     """Judges a session by the baselines of its cohorts."""
-    looks = 2 * len(measured.values)
+    # The measures of a product go together: they are one look.
+    looks = 2 * (1 + len(measured.products))
     found = [
         (_corrected(each, looks), each)
         for each in deviations(measured, ladder, max(_WORTH_A_LOOK, gates.likelihood))
