@@ -321,6 +321,45 @@ def alerts(
 
 
 @app.command()
+def budget(
+    context: typer.Context,
+    format: Annotated[Literal["table", "json"], typer.Option()] = "table",
+) -> None:
+    """Show the policy's budgets: what is spent, how much that is, and when they are used up.
+
+    Days and months are those of UTC. With TELNYX_API_KEY the account's balance, too, and when it
+    runs out.
+    """
+    from service.spend import Spending
+    from workers import budgets, display, export, funds
+
+    environ = _environ(context)
+    settings, has_key = _perhaps_with_key(environ)
+    policy = _policy(settings.policy_path)
+    now_ms = int(time.time() * 1000)
+
+    async def read(redis: Any) -> tuple[list[Any], Any]:
+        spending = Spending(redis)
+        balance = await _balance(settings) if has_key else None
+        purse = funds.Purse(redis, spending)
+        found = await purse.forecast(balance, now_ms) if balance else None
+        return await budgets.standings(spending, policy, now_ms), found
+
+    standings, balance = _with_redis(environ, read)
+    if format == "json":
+        listed = [budgets.brief(each, policy.currency) for each in standings]
+        told = funds.brief(balance) if balance else None
+        typer.echo(export.pretty({"budgets": listed, "balance": told}))
+        return
+    if standings:
+        _print(display.budgets_view(standings, policy.currency, now_ms))
+    else:
+        _warn("the policy has no budgets")
+    if balance:
+        _print(display.balance_view(balance))
+
+
+@app.command()
 def reconcile(
     context: typer.Context,
     *,
@@ -627,6 +666,28 @@ def _ask_telnyx(settings: "WorkerSettings", question: Any) -> Any:
             return await inquire(telnyx, question)
 
     return asyncio.run(ask())
+
+
+def _perhaps_with_key(environ: Mapping[str, str]) -> tuple["WorkerSettings", bool]:
+    """The settings for questions that Telnyx need not be asked, and whether it can be."""
+    from workers.checks import has
+
+    has_key = has(environ, "TELNYX_API_KEY")
+    made_up = {} if has_key else {"TELNYX_API_KEY": "none"}
+    return _worker_settings({**environ, **made_up}), has_key
+
+
+async def _balance(settings: "WorkerSettings") -> Any:
+    """The account's balance, or None with a line that says why."""
+    from workers.answer import Failure
+    from workers.inquiry import client
+
+    async with client(settings) as telnyx:
+        answer = await telnyx.balance()
+    if isinstance(answer, Failure):
+        _warn(f"Telnyx does not tell the balance: {answer.reason}")
+        return None
+    return answer
 
 
 def _with_redis(environ: Mapping[str, str], work: Callable[[Any], Awaitable[T]]) -> T:

@@ -8,14 +8,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from redis.asyncio import Redis
 
 from service import keys
 from service.logs import get_logger
 from service.money import ZERO, millionths, money, plain
-from service.records import ACCOUNT
+from service.records import ACCOUNT, moment
 from service.spend import HOUR_KEPT_MS, Spending, hour_name
 from service.store import Rung, Store
 from workers.answer import Failure
@@ -111,6 +111,16 @@ class Purse:
             pipe.hincrby(key, _FALLS, millionths(max(ZERO, fall)))
             pipe.pexpire(key, HOUR_KEPT_MS)
             await pipe.execute()
+
+
+def brief(found: RunOut) -> dict[str, Any]:
+    """The balance for other programs."""
+    return {
+        "available": plain(found.balance.available),
+        "balance": plain(found.balance.balance),
+        "currency": found.balance.currency,
+        "empty_at": moment(found.empty_ms).isoformat() if found.empty_ms is not None else None,
+    }
 
 
 @dataclass(slots=True)

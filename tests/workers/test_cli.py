@@ -95,7 +95,16 @@ def words(text: str) -> str:
 @pytest.mark.parametrize(
     "command",
     [
-        *([], ["analyze"], ["record-types"], ["check"], ["show"], ["sessions"], ["reconcile"]),
+        *(
+            [],
+            ["analyze"],
+            ["record-types"],
+            ["check"],
+            ["show"],
+            ["sessions"],
+            ["budget"],
+            ["reconcile"],
+        ),
         *(["policy"], ["policy", "check"]),
         *(["dead"], *(["dead", command] for command in ("list", "show", "retry", "drop"))),
     ],
