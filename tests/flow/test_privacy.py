@@ -265,9 +265,14 @@ def test_every_key_comes_to_an_end(remains: Remains) -> None:
 
 
 def test_what_is_kept_is_kept_for_the_retention(remains: Remains) -> None:
-    """Sessions, analyses and alerts last as long as they must, and all else for minutes."""
+    """Sessions, analyses and alerts last as long as they must, and all else for minutes.
+
+    Sums of money, which no call can be told from, are not among it.
+    """
     for name, key in remains.keyspace.items():
-        if name.startswith((keys.SESSION, keys.ANALYSIS, keys.ALERT)):
+        if name.startswith((keys.SPEND, keys.BALANCE)):
+            assert 0 < key.seconds <= 365 * 86_400
+        elif name.startswith((keys.SESSION, keys.ANALYSIS, keys.ALERT)):
             assert _RETENTION_SECONDS - 300 < key.seconds <= _RETENTION_SECONDS
         else:
             assert key.seconds <= _MINUTES_SECONDS

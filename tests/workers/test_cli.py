@@ -95,16 +95,8 @@ def words(text: str) -> str:
 @pytest.mark.parametrize(
     "command",
     [
-        *(
-            [],
-            ["analyze"],
-            ["record-types"],
-            ["check"],
-            ["show"],
-            ["sessions"],
-            ["budget"],
-            ["reconcile"],
-        ),
+        *([], ["analyze"], ["record-types"], ["check"], ["show"], ["sessions"], ["reconcile"]),
+        ["budget"],
         *(["policy"], ["policy", "check"]),
         *(["dead"], *(["dead", command] for command in ("list", "show", "retry", "drop"))),
     ],

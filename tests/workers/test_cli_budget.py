@@ -46,7 +46,7 @@ def cli(valkey: Valkey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
             hours = {hour_name(now_ms), hour_name(now_ms + 60_000)}
             for name in {name[:length] for name in hours for length in (7, 10, 13)}:
                 sums = {"account": str(millionths(Decimal("24.50")))}
-                await redis.hset(keys.spend_key("USD", name), mapping=sums)  # type: ignore[misc]
+                await redis.hset(keys.spend_key("USD", name), mapping=sums)
 
     asyncio.run(fill())
     return Cli({"REDIS_URL": valkey.url, "TOLLWATCH_POLICY": "policy.yaml"})
