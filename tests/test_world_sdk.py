@@ -213,7 +213,7 @@ class TestBalance:
         assert read.data
         assert read.data.record_type == "balance"
         assert read.data.currency == "USD"
-        left = (Decimal(1000) - call.total).quantize(Decimal("0.01"))
+        left = (world.telnyx.funds - call.total).quantize(Decimal("0.01"))
         assert read.data.balance == str(left)
         assert read.data.credit_limit == "100.00"
         assert read.data.available_credit == str(left + 100)
