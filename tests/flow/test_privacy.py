@@ -58,7 +58,7 @@ class Remains:
 async def remains(outside: Outside) -> AsyncIterator[Remains]:
     """Calls of every kind, with all their events and a good deal of trouble, from start to end."""
     debug = {"TOLLWATCH_LOG_LEVEL": "debug", "TOLLWATCH_GRACE_SECONDS": "1"}
-    async with open_stage(outside, ages="1,2", web=debug, worker=debug) as stage:
+    async with open_stage(outside, ages="1,2", balance=True, web=debug, worker=debug) as stage:
         calls = stage.world.calls((*KINDS, *ANOMALIES), end=now(stage))
         await _trouble(stage, calls)
         async with stage.sender(duplicates=0.2) as sender:
@@ -254,7 +254,8 @@ def test_nothing_is_due_any_more(remains: Remains) -> None:
 
 
 def test_every_key_is_documented(remains: Remains) -> None:
-    """Redis holds no key that `service/keys.py` does not describe."""
+    """Redis holds no key that `service/keys.py` does not describe, the account's among them."""
+    assert {keys.BALANCE, keys.BALANCE_LEASE} <= set(remains.keyspace)
     assert [name for name in remains.keyspace if keys.family_of(name) is None] == []
 
 
