@@ -55,6 +55,12 @@
 `tollwatch:reconcile` (hash): how far the search for webhooks that never came has got, a field for
     each list that is read. No end; it does not grow.
 `tollwatch:reconcile:lease` (string): who searches now. Seconds.
+`tollwatch:backfill` (hash): how far learning from the past has got: the span, a field for each list
+    that is read, how many sessions came to what. Its end; a week after it was broken off.
+`tollwatch:backfill:lease` (string): who learns from the past now. Seconds.
+`tollwatch:backfill:found` (sorted set): the sessions of the past that are still to be learned from,
+    by end. Each is removed when it was; a week after it was broken off.
+`tollwatch:backfill:call:{id}` (hash): what lists told of one of these. With its place in `found`.
 `tollwatch:ready` (string): what readiness writes. A minute.
 `tollwatch:mark` (string): what is written before replicas are waited for, see
     `service.replicas`. A minute.
@@ -97,6 +103,10 @@ LESSON: Final = "tollwatch:lesson:"
 LEARNED: Final = "tollwatch:learned:"
 RECONCILE: Final = "tollwatch:reconcile"
 RECONCILE_LEASE: Final = "tollwatch:reconcile:lease"
+BACKFILL: Final = "tollwatch:backfill"
+BACKFILL_LEASE: Final = BACKFILL + ":lease"
+BACKFILL_FOUND: Final = BACKFILL + ":found"
+BACKFILL_CALL: Final = BACKFILL + ":call:"
 READY: Final = "tollwatch:ready"
 MARK: Final = "tollwatch:mark"
 
@@ -155,6 +165,10 @@ FAMILIES: Final = (
     Family(LEARNED + "{day}"),
     Family(RECONCILE, owned=True),
     Family(RECONCILE_LEASE),
+    Family(BACKFILL),
+    Family(BACKFILL_LEASE),
+    Family(BACKFILL_FOUND),
+    Family(BACKFILL_CALL + "{id}"),
     Family(READY),
     Family(MARK),
     Family("arq:*"),
@@ -231,3 +245,8 @@ def learned_key(day: str) -> str:
 def notice_id(id: str) -> str:
     """A notice's id among the alerts."""
     return id + IS_NOTICE
+
+
+def backfill_call_key(session_id: str) -> str:
+    """What lists told of one session of the past."""
+    return BACKFILL_CALL + session_id
