@@ -243,7 +243,7 @@ def _spend(
         if budget.when.includes(call.assistant_id, call.connection_id)
     }
     return Spend(
-        amount=verdict.total,
+        amount=found.tree.charged,
         currency=policy.currency,
         end_ms=session.end_ms,
         scopes=(ACCOUNT, *sorted(scopes - {ACCOUNT})),

@@ -58,7 +58,7 @@ class Remains:
 async def remains(outside: Outside) -> AsyncIterator[Remains]:
     """Calls of every kind, with all their events and a good deal of trouble, from start to end."""
     debug = {"TOLLWATCH_LOG_LEVEL": "debug", "TOLLWATCH_GRACE_SECONDS": "1"}
-    async with open_stage(outside, ages="1,2", web=debug, worker=debug) as stage:
+    async with open_stage(outside, ages="1,2", balance=True, web=debug, worker=debug) as stage:
         calls = stage.world.calls((*KINDS, *ANOMALIES), end=now(stage))
         await _trouble(stage, calls)
         async with stage.sender(duplicates=0.2) as sender:
@@ -254,7 +254,8 @@ def test_nothing_is_due_any_more(remains: Remains) -> None:
 
 
 def test_every_key_is_documented(remains: Remains) -> None:
-    """Redis holds no key that `service/keys.py` does not describe."""
+    """Redis holds no key that `service/keys.py` does not describe, the account's among them."""
+    assert {keys.BALANCE, keys.BALANCE_LEASE} <= set(remains.keyspace)
     assert [name for name in remains.keyspace if keys.family_of(name) is None] == []
 
 
@@ -265,9 +266,14 @@ def test_every_key_comes_to_an_end(remains: Remains) -> None:
 
 
 def test_what_is_kept_is_kept_for_the_retention(remains: Remains) -> None:
-    """Sessions, analyses and alerts last as long as they must, and all else for minutes."""
+    """Sessions, analyses and alerts last as long as they must, and all else for minutes.
+
+    Sums of money, which no call can be told from, are not among it.
+    """
     for name, key in remains.keyspace.items():
-        if name.startswith((keys.SESSION, keys.ANALYSIS, keys.ALERT)):
+        if name.startswith((keys.SPEND, keys.BALANCE)):
+            assert 0 < key.seconds <= 365 * 86_400
+        elif name.startswith((keys.SESSION, keys.ANALYSIS, keys.ALERT)):
             assert _RETENTION_SECONDS - 300 < key.seconds <= _RETENTION_SECONDS
         else:
             assert key.seconds <= _MINUTES_SECONDS

@@ -8,10 +8,10 @@ from typing import Final
 
 from service.records import Part, Reason
 from workers.detection.cohort import ACCOUNT
+from workers.detection.deviation import Deviation
 from workers.detection.ladder import Ladder
 from workers.detection.measure import TOTAL, Measured, names_of
 from workers.detection.opinion import Opinion
-from workers.detection.strange import Deviation
 from workers.products import INFERENCE, label
 from workers.tree import ProductCost
 from workers.wording import amount, factor
