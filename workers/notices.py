@@ -10,10 +10,10 @@ from typing import Final
 from service.dead import Count
 from service.gate import Heard, Outage
 from service.records import Notice, moment
+from workers.detection.deviation import Deviation
 from workers.detection.explain import change_in_words
 from workers.detection.lasting import Change
 from workers.detection.measure import TOTAL, Measured
-from workers.detection.strange import Deviation
 
 # One that comes and goes is one trouble to people.
 _QUIET_MS: Final = 3_600_000
