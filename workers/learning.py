@@ -44,7 +44,7 @@ class Learning:
 
         A cost of which something may be missing teaches nothing.
         """
-        if not (verdict.settled and verdict.complete):
+        if not verdict.complete:
             return
         ended_ms = _ended_ms(session, now_ms)
         strange = is_strange(opinion, verdict)
