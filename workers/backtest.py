@@ -67,7 +67,7 @@ class Backtest:
         if opinion is not None:
             self._learn(opinion, verdict, end_ms)
         self.findings += self._budgets.spent(
-            end_ms, tree.total, call.assistant_id, call.connection_id
+            end_ms, tree.charged, call.assistant_id, call.connection_id
         )
         return Judged(call.session_id, end_ms, verdict, score_of(verdict, opinion))
 

@@ -108,6 +108,7 @@ def test_a_run_in_which_everything_held_has_no_violation() -> None:
         ("hit nothing", {"kinds": ["worker SIGKILL", "Redis OOM"]}),
         ("no recovery", {"strikes": [replace(_STRIKE, recovered_seconds=None)]}),
         ("no recovery", {"strikes": [replace(_STRIKE, recovered_seconds=91.0)]}),
+        ("not taught once", {"lessons": 3, "learned": 4}),
     ],
 )
 def test_what_is_wrong_is_found(rule: str, changes: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service import keys
+from service.packing import unpack
 from service.records import encode
 from service.store import Store
 from tests.flow.stage import Outside, Stage, half_a_webhook, hangups, now, open_stage
@@ -22,6 +23,7 @@ from tests.world.calls import ANOMALIES, KINDS
 from tests.world.model import Call
 from tests.world.telnyx import API_KEY
 from tests.world.webhooks import PERSONAL_DATA, events_for
+from workers.baselines import SHEET_KEPT_MS
 
 pytestmark = pytest.mark.anyio
 
@@ -124,6 +126,8 @@ async def _content(redis: Redis, name: bytes) -> str:
     match await redis.type(name):
         case b"string":
             found = await redis.get(name)
+            if name.decode().startswith(keys.LESSON):
+                found = unpack(found.split(b" ", 2)[2])
             with contextlib.suppress(zlib.error):
                 found = zlib.decompress(found)
             parts = [found]
@@ -254,26 +258,31 @@ def test_nothing_is_due_any_more(remains: Remains) -> None:
 
 
 def test_every_key_is_documented(remains: Remains) -> None:
-    """Redis holds no key that `service/keys.py` does not describe, the account's among them."""
-    assert {keys.BALANCE, keys.BALANCE_LEASE} <= set(remains.keyspace)
+    """Redis holds no key that `service/keys.py` does not describe.
+
+    The account's and those of what was learned are among them.
+    """
+    assert {keys.BALANCE, keys.BALANCE_LEASE, keys.COHORTS} <= set(remains.keyspace)
     assert [name for name in remains.keyspace if keys.family_of(name) is None] == []
 
 
 def test_every_key_comes_to_an_end(remains: Remains) -> None:
-    """Every key ends by itself, but for two indexes, which housekeeping trims, and the channel."""
+    """Every key ends by itself, but for indexes, which housekeeping trims, and the channel."""
     endless = {name for name, key in remains.keyspace.items() if key.seconds < 0}
-    assert endless == {keys.SESSIONS, keys.ALERTS, keys.SLACK}
+    assert endless == {keys.SESSIONS, keys.ALERTS, keys.SLACK, keys.RECHECKS}
 
 
 def test_what_is_kept_is_kept_for_the_retention(remains: Remains) -> None:
     """Sessions, analyses and alerts last as long as they must, and all else for minutes.
 
-    Sums of money, which no call can be told from, are not among it.
+    Sums of money and what was learned, which no call can be told from, are not among it.
     """
     for name, key in remains.keyspace.items():
         if name.startswith((keys.SPEND, keys.BALANCE)):
             assert 0 < key.seconds <= 365 * 86_400
-        elif name.startswith((keys.SESSION, keys.ANALYSIS, keys.ALERT)):
+        elif name.startswith((keys.BASELINE, keys.STRANGE, keys.COHORTS)):
+            assert 0 < key.seconds <= SHEET_KEPT_MS // 1000
+        elif name.startswith((keys.SESSION, keys.ANALYSIS, keys.ALERT, keys.LESSON)):
             assert _RETENTION_SECONDS - 300 < key.seconds <= _RETENTION_SECONDS
         else:
             assert key.seconds <= _MINUTES_SECONDS

@@ -129,7 +129,7 @@ class _Telling:
         return f"First {group} {shown}{self.among(bounded=False)}"
 
     def changed(self) -> str:
-        what = f"{self.product} at " if self.deviation.product else ""
+        what = f"{self.product} at " if self.deviation.product else "A cost of "
         a_minute = " a minute" if "per_minute" in self.deviation.name else ""
         each = " for each event" if self.deviation.name.startswith("each:") else ""
         return f"{what}{self.observed}{a_minute}{each} instead of {self.expected}"
