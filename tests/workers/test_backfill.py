@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from service import keys
@@ -23,11 +22,12 @@ from tests.world.model import Call
 from tests.world.webhooks import events_for
 from tests.world.world import World
 from workers.analysis import encode_analysis
-from workers.answer import RateLimited, Ready
+from workers.answer import Invalid, Meaning, NotReady, RateLimited, Ready, Refused, Transient
 from workers.backfill import Backfill, CameTo, Glance, Outlook, Report, outlook
 from workers.backlog import Backlog, holding, is_taken
 from workers.baselines import Baselines
 from workers.detection.baseline import DAY_MS, DAYS
+from workers.detection.ladder import Ladder
 from workers.ledger import Blank, Busy, LeaseLost
 from workers.policy import BUILT_IN
 from workers.products import CALL_SESSION
@@ -132,11 +132,15 @@ class Desk:
         )
 
     def backfill(self, backlog: Backlog, **more: Any) -> Backfill:
-        given = {"telnyx": self.telnyx, "policy": BUILT_IN, **more}
+        given = {
+            "telnyx": self.telnyx,
+            "policy": BUILT_IN,
+            "taught": self.baselines,
+            **more,
+        }
         return Backfill(
             backlog=backlog,
             store=self.store,
-            taught=self.baselines,
             schedule=AGES,
             now_ms=self.now_ms,
             sleep=self.pass_time,
@@ -227,13 +231,30 @@ async def test_nothing_is_learned_twice(desk: Desk) -> None:
 
 
 async def test_calls_are_judged_in_the_order_of_their_ends(desk: Desk) -> None:
-    """However long each answer takes: of a dear session only what came after it is unaware."""
-    calls = desk.calls(30, "sip_inbound")
-    report = await desk.learn(at_once=7)
-    assert report.found == 30
-    marks = [await desk.redis.pttl(keys.lesson_key(id)) for id in ids(calls)]
-    # The newest was the first that was made and is the last that was learned.
-    assert marks == sorted(marks, reverse=True)
+    """However long each answer takes."""
+    calls = desk.calls(20, "sip_inbound")
+    slow = set(ids(calls)[::3])
+    taught: list[str] = []
+
+    class Slow:
+        """Some answers take longer than others."""
+
+        async def analysis(self, record_type: str, event_id: str, **more: Any) -> Meaning:
+            if event_id in slow:
+                for _ in range(3):
+                    await desk.telnyx.analysis(record_type, event_id, **more)
+            return await desk.telnyx.analysis(record_type, event_id, **more)
+
+    class Noting(Baselines):
+        """It remembers who taught."""
+
+        async def learn(self, session_id: str, *lesson: Any, **more: Any) -> bool:
+            taught.append(session_id)
+            return await super().learn(session_id, *lesson, **more)
+
+    noting = Noting(desk.redis, retention_ms=DAY_MS)
+    await desk.learn(telnyx=Slow(), taught=noting)
+    assert taught == ids(calls)[::-1]
 
 
 async def test_what_is_strange_does_not_teach(desk: Desk) -> None:
@@ -298,7 +319,7 @@ async def test_a_stored_cost_that_never_settled_teaches_nothing(desk: Desk) -> N
 async def test_another_currency_teaches_nothing(desk: Desk) -> None:
     """It cannot be compared."""
     desk.calls(1)
-    euros = replace(BUILT_IN, currency="EUR")
+    euros = BUILT_IN.model_copy(update={"currency": "EUR"})
     assert (await desk.learn(policy=euros)).counts == {CameTo.UNFIT: 1}
 
 
@@ -341,7 +362,7 @@ async def test_a_killed_run_goes_on_where_it_stopped(desk: Desk) -> None:
     desk.clock.advance(60)
     report = await desk.learn(desk.wanted)
     pages = [number for name, number in desk.notes.pages if name == "sip-trunking"]
-    assert pages == [2, 3, 0]
+    assert pages == [2, 3, 4, 5, 0]
     assert report.found == sum(report.counts.values()) == 120
     assert report.counts[CameTo.LEARNED] == await desk.taught()
     # Those that were asked for ahead are asked for again, and no others.
@@ -371,33 +392,40 @@ async def test_one_learns_at_a_time(desk: Desk) -> None:
     async with holding(desk.redis, desk.wanted, who="other"):
         with pytest.raises(Busy):
             await desk.learn()
-
-    async def lose(*_: Any, **__: Any) -> RateLimited:
+    async with holding(desk.redis, desk.wanted, who="me") as backlog:
+        await desk.reconciler(backlog).through(backlog.span, backlog, ListNotes(desk.notes))
         await desk.redis.delete(keys.BACKFILL_LEASE)
-        return RateLimited(1, "wait")
-
-    class Losing:
-        analysis = staticmethod(lose)
-
-    with pytest.raises(LeaseLost):
-        async with holding(desk.redis, desk.wanted, who="me") as backlog:
-            await desk.reconciler(backlog).through(backlog.span, backlog, ListNotes(desk.notes))
-            await desk.redis.delete(keys.BACKFILL_LEASE)
+        with pytest.raises(LeaseLost):
             await desk.backfill(backlog).run(desk.notes)
-    with pytest.raises(LeaseLost):
-        async with holding(desk.redis, desk.wanted, who="me") as backlog:
-            await desk.redis.delete(keys.BACKFILL_LEASE)
+        with pytest.raises(LeaseLost):
             await backlog(scheduling("s"), unless_told=False)
 
 
-@pytest.mark.parametrize("known", [True, False])
-async def test_a_rate_limit_is_waited_for(desk: Desk, known: bool) -> None:
+async def test_a_rate_limit_is_waited_for(desk: Desk) -> None:
     """All is learned in the end."""
     desk.calls(12, "sip_outbound")
     desk.world.telnyx.limit(5, 60.0)
     report = await desk.learn()
     assert (report.stop, report.found) == (None, 12)
     assert desk.notes.waits
+    assert 429 in {request.status for request in desk.world.telnyx.requests}
+
+
+async def test_a_limit_that_lets_nothing_through_ends_it(desk: Desk) -> None:
+    """After all patience; what is left is for the next run."""
+    desk.calls(2)
+
+    class Busy:
+        """The workers take all there is."""
+
+        async def analysis(self, *_: Any, **__: Any) -> Meaning:
+            return RateLimited(60, "nothing may be asked before")
+
+    report = await desk.learn(telnyx=Busy())
+    assert report.stop
+    assert report.stop.outcome is Outcome.RATE_LIMITED
+    assert report.left == 2
+    assert (await desk.learn()).counts == {CameTo.LEARNED: 2}
 
 
 async def test_a_disabled_account_ends_it_and_loses_nothing(desk: Desk) -> None:
@@ -431,3 +459,114 @@ async def test_lists_that_are_refused_end_it(desk: Desk) -> None:
     assert report.stop
     assert report.stop.outcome is Outcome.REFUSED
     assert desk.asked() == []
+
+
+async def test_what_cannot_be_read_stops_nothing(desk: Desk) -> None:
+    """A session that has no cost, one that nobody may see, one that is junk: each is told."""
+    calls = desk.calls(6)
+    gone, refused, junk, wrong, broken = ids(calls[:5])
+    answers: dict[str, Meaning] = {
+        gone: NotReady(404, "unknown"),
+        refused: Refused(403, "no access to it"),
+        junk: Transient("200 with an unreadable body"),
+        wrong: Invalid(422, "no such thing"),
+    }
+
+    class Moody:
+        """Most sessions are answered."""
+
+        async def analysis(self, record_type: str, event_id: str, **more: Any) -> Meaning:
+            if event_id == broken:
+                raise ZeroDivisionError("+4915112345678")
+            given = answers.get(event_id)
+            return given or await desk.telnyx.analysis(record_type, event_id, **more)
+
+    report = await desk.learn(telnyx=Moody())
+    assert report.counts == {CameTo.NO_COST: 1, CameTo.UNREADABLE: 4, CameTo.LEARNED: 1}
+    assert (report.stop, report.left) == (None, 0)
+    assert desk.notes.unread == {
+        refused: "session_analysis: refused: no access to it",
+        junk: "session_analysis: no answer: 200 with an unreadable body",
+        wrong: "no such thing",
+        broken: "ZeroDivisionError: …78",
+    }
+
+
+async def test_a_cost_on_which_judging_breaks_stops_nothing(desk: Desk) -> None:
+    """It is told, and the others are learned from."""
+    desk.calls(2)
+
+    class Breaking(Baselines):
+        """It fails at first."""
+
+        failed = False
+
+        async def ladder(self, names: Sequence[str], day: int) -> Ladder:
+            if not self.failed:
+                self.failed = True
+                raise ValueError("broken")
+            return await super().ladder(names, day)
+
+    report = await desk.learn(taught=Breaking(desk.redis, retention_ms=DAY_MS))
+    assert report.counts == {CameTo.UNREADABLE: 1, CameTo.LEARNED: 1}
+    assert list(desk.notes.unread.values()) == ["ValueError: broken"]
+
+
+async def test_nobody_is_answered(desk: Desk) -> None:
+    """Then it is not the sessions' fault: they stay for the next run."""
+    desk.calls(2)
+
+    class Closed:
+        """A key that may see the lists only."""
+
+        async def analysis(self, *_: Any, **__: Any) -> Meaning:
+            return Refused(403, "not this key")
+
+    report = await desk.learn(telnyx=Closed())
+    assert report.stop
+    assert report.stop.outcome is Outcome.REFUSED
+    assert report.left == 2
+
+
+# --- more sessions than there is room for ---------------------------------------------------------
+
+
+async def test_of_too_many_sessions_some_are_taken(desk: Desk) -> None:
+    """Evenly, by their ids, whichever came first; the report says how many."""
+    calls = desk.calls(60, "webrtc")
+    desk.most = 20
+    report = await desk.learn()
+    assert report.one_in in {4, 8}
+    halvings = report.one_in.bit_length() - 1
+    taken = {id for id in ids(calls) if is_taken(id, halvings)}
+    assert 0 < report.found == len(taken) <= 20
+    assert set(desk.asked()) == taken
+
+
+async def test_what_cannot_be_read_of_an_earlier_run_is_none(desk: Desk) -> None:
+    """It begins anew."""
+    await desk.redis.hset(keys.BACKFILL, "span", "junk")  # type: ignore[misc]
+    desk.calls(1)
+    assert (await desk.learn()).counts == {CameTo.LEARNED: 1}
+
+
+async def test_a_session_ends_with_its_last_leg(desk: Desk) -> None:
+    """Whatever order its events come in; records count only where no webhook told of it."""
+    async with holding(desk.redis, desk.wanted, who="me") as backlog:
+        told = [
+            scheduling("s", "l:1", at_ms=50, ends=True),
+            scheduling("s", "1", at_ms=90, ends=False),
+            scheduling("s", "2", at_ms=70, ends=True),
+            scheduling("s", "2", at_ms=70, ends=True),
+            scheduling("s", "l:2", at_ms=80, ends=True),
+        ]
+        outcomes = [await backlog(each, unless_told=each.key.startswith("l:")) for each in told]
+        assert [outcome.value for outcome in outcomes] == [
+            "scheduled",
+            "merged",
+            "merged",
+            "duplicate",
+            "known",
+        ]
+        assert (await backlog.session("s")).end_ms == 70
+        assert await backlog.oldest_first() == ["s"]
