@@ -174,7 +174,7 @@ class Backlog:
     @property
     def one_in(self) -> int:
         """One of so many sessions is taken."""
-        return 2**self._halvings
+        return 1 << self._halvings
 
     async def oldest_first(self) -> list[str]:
         """The sessions that are left, by their ends."""
@@ -221,7 +221,7 @@ class Backlog:
 def is_taken(session_id: str, halvings: int) -> bool:
     """Whether a session is among those that are left when all were halved so often."""
     digest = hashlib.blake2b(session_id.encode(errors="replace"), digest_size=8).digest()
-    return int.from_bytes(digest) % 2**halvings == 0
+    return int.from_bytes(digest) % (1 << halvings) == 0
 
 
 def session_of(id: str, events: tuple[Event, ...]) -> Session:

@@ -39,8 +39,8 @@ class Past:
 
     def command(self, *arguments: str) -> Process:
         """`tollwatch backfill`, not started yet."""
-        given = [TOLLWATCH, "backfill", "--since", "14d", *arguments]
-        return Process("tollwatch", given, self.environ)
+        given = ("backfill", "--since", "14d", *arguments)
+        return Process("tollwatch", [TOLLWATCH, *given], self.environ)
 
     async def run(self, *arguments: str, code: int = 0) -> list[str]:
         """What it wrote."""
