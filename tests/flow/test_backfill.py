@@ -79,8 +79,8 @@ async def past(outside: Outside) -> AsyncIterator[Past]:
     await redis.aclose()
 
 
-async def test_the_past_is_learned_within_half_of_a_rate_limit(past: Past) -> None:
-    """No question is refused, no window is more than half used; the numbers add up."""
+async def test_the_past_is_learned_within_a_rate_limit(past: Past) -> None:
+    """No question is refused, a part of each window is left to workers; the numbers add up."""
     past.calls(30)
     past.world.telnyx.limit(20, _WINDOW_SECONDS)
     dry = await past.run("--dry-run")
@@ -93,8 +93,8 @@ async def test_the_past_is_learned_within_half_of_a_rate_limit(past: Past) -> No
     assert report["cohorts_with_a_say"] >= 1
     assert {request.status for request in past.world.telnyx.requests} == {200}
     windows = Counter(int(request.at // _WINDOW_SECONDS) for request in past.asked())
-    # The first answers tell of the limit while others are under way.
-    assert max(windows.values()) <= 20
+    # A quarter of twenty is theirs. The first answers tell of the limit while others are under way.
+    assert max(count for window, count in windows.items() if window > min(windows)) <= 16
     assert sum(windows.values()) == 30
     families = {keys.family_of(key) for key in await past.keys()}
     names = {family.name for family in families if family}
