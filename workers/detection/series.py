@@ -55,6 +55,7 @@ _SPEND_SPREAD: Final = 0.01
 """Of what a call costs, from one day to the next: the variance over the square."""
 _SPEND_LEAST: Final = 6
 """Calls with a known cost in the stretch."""
+_PRIOR_CALLS: Final = 3
 _KNOWN_LEAST: Final = 30
 """Calls before it, from which the usual cost is known."""
 _ONE_CALL: Final = 0.2
@@ -160,21 +161,19 @@ class Series:
         self.bursts = {key: n for key, n in self.bursts.items() if key[1] >= first}
 
     def costs(self, hour: int) -> "Costs":
-        """What a call cost before the day of that hour; so far, where that is too little."""
+        """What a call cost before the day of that hour; where that is too little, until now."""
         begin = hour - hour % 24
-        found = self._costs_before(begin)
-        return found if found.known >= _KNOWN_LEAST else self._costs_before(hour)
+        found = self._costs.get(begin)
+        if found is None:
+            found = self._costs[begin] = self._costs_before(begin)
+        return found if found.known >= _KNOWN_LEAST else self._costs_before(hour + 1)
 
     def _costs_before(self, hour: int) -> "Costs":
-        found = self._costs.get(hour)
-        if found is None:
-            found = self._costs[hour] = Costs(
-                *(
-                    sum([amount for at, amount in amounts.items() if at < hour])
-                    for amounts in (self.known, self.micros, self.squares)
-                )
-            )
-        return found
+        known, micros, squares = (
+            sum([amount for at, amount in amounts.items() if at < hour])
+            for amounts in (self.known, self.micros, self.squares)
+        )
+        return Costs(known, micros, squares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +184,9 @@ class Costs:
     micros: int
     squares: int
 
-    @property
-    def each(self) -> Decimal:
-        """What a call costs."""
-        return Decimal(self.micros) / (self.known * MICROS) if self.known else Decimal(0)
+    def each(self, otherwise: float) -> float:
+        """What a call costs, in millionths; `otherwise` counts as some calls that are known."""
+        return (self.micros + _PRIOR_CALLS * otherwise) / (self.known + _PRIOR_CALLS)
 
     @property
     def unit(self) -> float:
@@ -201,10 +199,13 @@ def square(micros: int) -> int:
     return (micros // _PER_SQUARE) ** 2
 
 
-def surge(series: Series, minute: int, *, prior: float, threshold: float) -> Breach | None:
+def surge(
+    series: Series, minute: int, *, prior: float, each: float, threshold: float
+) -> Breach | None:
     """The strangest of the windows that end with that minute, where one is out of bounds.
 
     One that bursts before were like is nothing to tell of; it is said where no other is stranger.
+    `prior` and `each` are what may be expected of a new one: calls per hour, and what one costs.
     """
     if sum(series.minutes.values()) < WINDOWS[0].least:
         return None
@@ -227,8 +228,8 @@ def surge(series: Series, minute: int, *, prior: float, threshold: float) -> Bre
         if score < threshold and not is_usual:
             continue
         if worst is None or (worst.is_usual, score) > (is_usual, worst.score):
-            worst = _breach(series, minute // 60, calls, usual.mean, window.minutes, score,
-                            is_usual=is_usual)  # fmt: skip
+            cost = series.costs(minute // 60).each(each)
+            worst = _breach(cost, calls, usual.mean, window.minutes, score, is_usual=is_usual)
     return worst
 
 
@@ -299,7 +300,8 @@ def drop(series: Series, quarter: int, *, threshold: float) -> Breach | None:
         usual = _usual(history, quarter * 15 - 1, hours * 60, 0.0)
         score = too_little(calls, usual.mean, usual.strength)
         if score >= threshold and (worst is None or score > worst.score):
-            worst = _breach(series, quarter // 4, calls, usual.mean, hours * 60, score)
+            each = series.costs(quarter // 4).each(0.0)
+            worst = _breach(each, calls, usual.mean, hours * 60, score)
     if worst:
         series.remember_drop(quarter, worst.minutes)
     return worst
@@ -339,25 +341,10 @@ def spend(series: Series, hour: int, *, threshold: float) -> Breach | None:
 
 
 def _breach(
-    series: Series,
-    hour: int,
-    calls: int,
-    usual: float,
-    minutes: int,
-    score: float,
-    *,
-    is_usual: bool = False,
+    each: float, calls: int, usual: float, minutes: int, score: float, *, is_usual: bool = False
 ) -> Breach:
-    each = series.costs(hour).each
-    return Breach(
-        calls,
-        usual,
-        minutes,
-        score,
-        excess=_money(float(each) * abs(calls - usual)),
-        spent=_money(float(each) * calls),
-        is_usual=is_usual,
-    )
+    excess, spent = _money(each * abs(calls - usual) / MICROS), _money(each * calls / MICROS)
+    return Breach(calls, usual, minutes, score, excess, spent, is_usual)
 
 
 def _money(amount: float) -> Decimal:

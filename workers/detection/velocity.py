@@ -43,6 +43,8 @@ _LOOKS: Final = 28 * (288 + 96 + 24)
 _SPEND_LOOKS: Final = 28 * 25
 _DROP_LOOKS: Final = 28 * 24
 _LEAST_SERIES: Final = 10
+_FIRST_HOURS: Final = 25
+"""Of an account, in which nothing is known to be usual: a day, and the longest window."""
 _QUIET_MS: Final = 60 * MINUTE_MS
 """An episode is over when it has been quiet for so long."""
 _QUIET_SLOWLY_MS: Final = 12 * HOUR_MS
@@ -185,12 +187,15 @@ class Velocity:
     def _surges(self, touched: _Keyed, minute: int) -> list[tuple[Key, Breach]]:
         threshold = _threshold(_LOOKS, max(_LEAST_SERIES, len(self.series)), _FALSE_PER_MONTH)
         account = self.series.get(Key(CALLS, ACCOUNT))
-        expected = account.history.usual(minute // 60).mean if account else 0.0
+        if account is None or minute // 60 < account.history.begin_hour + _FIRST_HOURS:
+            return []
+        expected = account.history.usual(minute // 60).mean
+        each = account.costs(minute // 60).each(0.0)
         breaches = []
         # The account last: what is about one of its parts is told of that.
         for key, series in reversed(touched):
             prior = 0.0 if series is account else expected
-            breach = surge(series, minute, prior=prior, threshold=threshold)
+            breach = surge(series, minute, prior=prior, each=each, threshold=threshold)
             if breach and breach.excess >= self._least:
                 breaches.append((key, breach))
         return breaches
