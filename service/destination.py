@@ -36,21 +36,23 @@ class Destination:
 def destination(party: str | None, key: bytes) -> Destination | None:
     """What is kept of the number or address that was called; None where there is neither.
 
-    `key` (64 bytes at most) is a secret of those who count: without it numbers could be tried out.
+    `key` (64 bytes at most) is a secret of those who count: without it numbers could be tried out,
+    so nothing stands for them then.
     """
     if not party:
         return None
+    digits = _digits(party)
+    prefix = f"+{digits[:_PREFIX_DIGITS]}" if len(digits) > _PREFIX_DIGITS + _BLOCK_DIGITS else ""
+    if not key:
+        return Destination(prefix, number="", block="")
+    near = digits[:-_BLOCK_DIGITS] + "…" if digits else party
+    return Destination(prefix, _digest(digits or party, key), _digest(near, key))
+
+
+def _digits(party: str) -> str:
+    """Those of a number that is long enough; none of anything else."""
     digits = _NOT_DIGITS.sub("", party) if _NUMBER.fullmatch(party) else ""
-    if len(digits) < _LEAST_DIGITS:
-        name = _digest(party, key)
-        return Destination(prefix="", number=name, block=name)
-    return Destination(
-        prefix=f"+{digits[:_PREFIX_DIGITS]}"
-        if len(digits) > _PREFIX_DIGITS + _BLOCK_DIGITS
-        else "",
-        number=_digest(digits, key),
-        block=_digest(digits[:-_BLOCK_DIGITS] + "…", key),
-    )
+    return digits if len(digits) >= _LEAST_DIGITS else ""
 
 
 def _digest(text: str, key: bytes) -> str:

@@ -40,6 +40,7 @@ from workers.decide import Rules
 from workers.feed import Feeder
 from workers.housekeeping import Housekeeping
 from workers.ledger import Ledger
+from workers.lookout import Lookout
 from workers.metrics import WorkerMetrics
 from workers.notices import outage_notice
 from workers.policy import Policy
@@ -120,6 +121,7 @@ class WorkerProcess:
     outbox: Outbox
     poster: Poster
     housekeeping: Housekeeping
+    lookout: Lookout
     rounds: Rounds | None
     """The search for webhooks that never came; None where it is turned off."""
     metrics: WorkerMetrics
@@ -156,6 +158,7 @@ class WorkerProcess:
             "hold sessions": self.sessions.beat,
             "hold alerts": self.alerts.beat,
             "watch": self._watch,
+            "look": self._look,
             **({"reconcile": self.rounds.run} if self.rounds else {}),
         }
 
@@ -270,6 +273,13 @@ class WorkerProcess:
             self.metrics.failing_since.set((standing.failing_since_ms or 0) / 1000)
             self.metrics.folded.set(standing.folded)
             await self.housekeeping.turn(now_ms=now)
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def _look(self) -> None:
+        """How many calls come, by Redis' time."""
+        await self.clock.adjust()
+        while True:
+            await self.lookout.turn(now_ms=self.clock.now_ms())
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def _watch_telnyx(self, now: int) -> None:
@@ -420,6 +430,7 @@ def _assemble(
         outbox=outbox,
         poster=Poster(outbox, slack, metrics, clock.now_ms),
         housekeeping=Housekeeping(store, arq, metrics),
+        lookout=Lookout(store, arq, metrics, policy.severity.low, policy.currency),
         rounds=_rounds(settings, arq, telnyx, store, metrics, worker_id, clock),
         metrics=metrics,
         registry=registry,

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from service.dead import OTHER, WRONG_REQUEST
 from service.gate import Heard, Outage
 from service.records import Delivery, Severity, State
+from workers.detection.velocity import KINDS
 from workers.judge import CODES
 from workers.walk import SOURCES
 
@@ -61,6 +62,13 @@ class WorkerMetrics:
         )
         self.work = _histogram(
             registry, "tollwatch_work_seconds", "From taken up until concluded", _SECONDS
+        )
+        self.findings = _counter(
+            registry,
+            "tollwatch_findings",
+            "Surges, shapes of fraud, and drops that were told, by kind",
+            "kind",
+            KINDS,
         )
         self.ended = _counter(
             registry,

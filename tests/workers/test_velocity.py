@@ -9,23 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.counting import ACCOUNT, CALLS, ONE_NUMBER, ONE_PREFIX, SHORT_CALLS
 from workers.detection.finding import Finding
 from workers.detection.series import Series, drop, spend, surge
 from workers.detection.tail import too_little, too_much
 from workers.detection.usual import History
-from workers.detection.velocity import (
-    ACCOUNT,
-    CALLS,
-    HOUR_MS,
-    MINUTE_MS,
-    ONE_NUMBER,
-    ONE_PREFIX,
-    SHORT_CALLS,
-    SPEND,
-    Key,
-    Passed,
-    Velocity,
-)
+from workers.detection.velocity import HOUR_MS, MINUTE_MS, SPEND, Key, Passed, Velocity
 
 MONDAY = 20_486 * 24
 """An hour since 1970: the first of 2 February 2026."""

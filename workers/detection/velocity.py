@@ -12,6 +12,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NamedTuple, TypeAlias
 
+from service.counting import (
+    ACCOUNT,
+    CALLS,
+    ONE_NUMBER,
+    ONE_PREFIX,
+    SHAPES,
+    SHORT_CALLS,
+    SHORT_SECONDS,
+)
 from workers.detection.finding import Finding
 from workers.detection.series import MICROS, Breach, Series, drop, may_drop, spend, surge
 from workers.detection.usual import History
@@ -21,18 +30,9 @@ HOUR_MS: Final = 3_600_000
 _HOUR_MINUTES: Final = 60
 _QUARTER_MS: Final = 15 * MINUTE_MS
 
-ACCOUNT: Final = "account"
-CALLS: Final = "velocity"
 SPEND: Final = "spend_velocity"
-SHORT_CALLS: Final = "short_calls"
-ONE_NUMBER: Final = "one_number"
-ONE_PREFIX: Final = "one_prefix"
 DROP: Final = "drop"
-SHAPES: Final = (SHORT_CALLS, ONE_NUMBER, ONE_PREFIX)
 KINDS: Final = (CALLS, SPEND, *SHAPES, DROP)
-
-SHORT_SECONDS: Final = 30
-"""As long at most is a short call: billed as a minute, and many of them are a dialler's."""
 
 _FALSE_PER_MONTH: Final = 0.02
 """Surges by chance alone that a month may have, over all series and looks."""
@@ -82,6 +82,13 @@ class Key(NamedTuple):
     def is_whole(self) -> bool:
         """Whether it is all calls of the account, an assistant or a connection."""
         return self.kind == CALLS and not self.cohort.startswith("+")
+
+    @property
+    def rank(self) -> int:
+        """From the account to what says most."""
+        if self.kind != CALLS:
+            return 3
+        return 2 if self.is_entity else int(self.cohort != ACCOUNT)
 
     @property
     def is_entity(self) -> bool:
@@ -148,7 +155,8 @@ class Velocity:
 
     def look(self, now_ms: int) -> list[Finding]:
         """What all series show now, for whoever counted in another place."""
-        breaches = self._surges(list(self.series.items()), now_ms // MINUTE_MS)
+        in_order = sorted(self.series.items(), key=lambda each: each[0].rank)
+        breaches = self._surges(in_order, now_ms // MINUTE_MS)
         return self._at_quarter(now_ms // _QUARTER_MS) + self._tell(breaches, now_ms)
 
     def of(self, key: Key, hour: int) -> Series:
@@ -163,9 +171,9 @@ class Velocity:
 
     def _keys(self, passed: Passed) -> Iterator[Key]:
         yield Key(CALLS, ACCOUNT)
-        yield Key(CALLS, passed.entity)
         if passed.prefix:
             yield Key(CALLS, passed.prefix)
+        yield Key(CALLS, passed.entity)
         if passed.duration_seconds is not None and passed.duration_seconds <= SHORT_SECONDS:
             yield Key(SHORT_CALLS, passed.entity)
         if not passed.number:
