@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, cast
 from redis.asyncio import Redis
 
 from service import keys
-from service.counting import DAYS_KEPT, LATE_MS
+from service.counting import CALLS, DAYS_KEPT, LATE_MS, SHAPES
 from service.logs import get_logger
 from service.records import Notice
 from service.store import Store
@@ -120,13 +120,19 @@ class Lookout:
                 found = await pipe.execute()
             for (day, name), fields in zip(page, found, strict=True):
                 self._take_in(day, _key(name), fields)
+        for key, series in self._velocity.series.items():
+            whole = self._velocity.series.get(Key(CALLS, key.cohort))
+            if key.kind in SHAPES and whole:
+                # A shape has been looked for as long as its calls have been counted.
+                series.history.begin_hour = whole.history.begin_hour
 
     def _take_in(self, day: int, key: Key, fields: dict[bytes, bytes]) -> None:
         series = self._velocity.series.get(key)
         if series is None:
-            series = self._velocity.series[key] = Series(History(day * _DAY_HOURS))
+            hours = [int(name[1:]) for name in fields if name.startswith(b"c")]
+            begin_hour = min(hours, default=day * _DAY_HOURS)
+            series = self._velocity.series[key] = Series(History(begin_hour))
         amounts = {
-            "c": series.history.hours,
             "k": series.known,
             "u": series.micros,
             "q": series.squares,
@@ -137,6 +143,8 @@ class Lookout:
                 minutes, _, hour = number.partition(":")
                 series.bursts[int(minutes), int(hour)] = int(value)
                 series.history.odd.add(int(hour))
+            elif what == "c":
+                series.history.correct(int(number), int(value))
             else:
                 amounts[what][int(number)] = int(value)
 

@@ -46,7 +46,7 @@ DROP_HOURS: Final = (2, 3, 4)
 QUARTERS_KEPT: Final = 4 * DROP_HOURS[-1]
 _DROP_LEAST: Final = 10.0
 """So many calls are usual in the stretch, or there is nothing to fall away."""
-_DROP_AVERAGE: Final = 0.8
+_DROP_AVERAGE: Final = 1.0
 """Calls per hour: below it nothing falls away that anybody would miss."""
 
 SPEND_HOURS: Final = (1, 6, 24)
@@ -101,6 +101,8 @@ class Series:
     quiet: dict[int, int] = field(default_factory=dict)
     """By window, how many calls are nothing to speak of in this quarter of an hour."""
     quiet_quarter: int = 0
+    share: float = 0.0
+    """Of the usual calls, how many came in the last hours, when that was looked at last."""
     _costs: dict[int, "Costs"] = field(default_factory=dict)
     """What calls cost before an hour, as it was known when it was first asked."""
 
@@ -122,6 +124,11 @@ class Series:
         self.known[hour] = self.known.get(hour, 0) + 1
         self.micros[hour] = self.micros.get(hour, 0) + micros
         self.squares[hour] = self.squares.get(hour, 0) + square(micros)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is enough for any window to be worth a look."""
+        return sum(self.minutes.values()) >= WINDOWS[0].least
 
     def last(self, minute: int, minutes: int) -> int:
         """Calls in so many minutes up to and with that one."""
@@ -207,16 +214,16 @@ def surge(
     One that bursts before were like is nothing to tell of; it is said where no other is stranger.
     `prior` and `each` are what may be expected of a new one: calls per hour, and what one costs.
     """
-    if sum(series.minutes.values()) < WINDOWS[0].least:
-        return None
     worst: Breach | None = None
     quarter = minute // 15
     if series.quiet_quarter != quarter:
         series.quiet_quarter = quarter
         series.quiet = {window.minutes: window.least - 1 for window in WINDOWS}
+    most = sum(series.minutes.values())
     for window in WINDOWS:
-        calls = series.last(minute, window.minutes)
-        if calls <= series.quiet[window.minutes]:
+        quiet = series.quiet[window.minutes]
+        # First what is quick: no window has more calls than all minutes together.
+        if most <= quiet or (calls := series.last(minute, window.minutes)) <= quiet:
             continue
         usual = _usual(series.history, minute, window.minutes, prior)
         score = _score(calls, usual, window) if calls >= _FACTOR * usual.mean else 0.0
@@ -289,13 +296,17 @@ def drop(series: Series, quarter: int, *, threshold: float) -> Breach | None:
     if quarter - QUARTERS_KEPT < 4 * (history.begin_hour + 24):
         return None
     worst: Breach | None = None
+    series.share = 1.0
     calls, mean, first = 0, 0.0, quarter
     for hours in DROP_HOURS:
         begin = quarter - 4 * hours
         calls += series.before(first, first - begin)
         mean += _mean(history, begin, first)
         first = begin
-        if mean < _DROP_LEAST or calls * _FACTOR > mean:
+        if mean < _DROP_LEAST:
+            continue
+        series.share = min(series.share, calls / mean)
+        if calls * _FACTOR > mean:
             continue
         usual = _usual(history, quarter * 15 - 1, hours * 60, 0.0)
         score = too_little(calls, usual.mean, usual.strength)

@@ -46,7 +46,7 @@ _SPREAD_OF_OTHER_SORT: Final = 0.8
 """What is known from the other sort of day alone may be far off."""
 _SPREAD_DAYS: Final = 5
 """Workdays that it takes to measure the spread."""
-_SPREAD_AVERAGE: Final = 0.5
+_SPREAD_AVERAGE: Final = 1.0
 """Calls per hour that it takes."""
 _SPREAD_OF_THE_DAY: Final = 0.3
 """The share of the spread that is the same all day."""
@@ -122,11 +122,19 @@ class History:
     hours: dict[int, int] = field(default_factory=dict)
     odd: set[int] = field(default_factory=set)
     """Hours that were out of the ordinary."""
+    days: dict[int, int] = field(default_factory=dict)
+    """The sums of `hours`, by day."""
     _days: dict[int, _Day] = field(default_factory=dict)
 
     def learn(self, hour: int, amount: int) -> None:
         """Adds to an hour."""
         self.hours[hour] = self.hours.get(hour, 0) + amount
+        day = hour // _DAY
+        self.days[day] = self.days.get(day, 0) + amount
+
+    def correct(self, hour: int, amount: int) -> None:
+        """Says what an hour had in all."""
+        self.learn(hour, amount - self.hours.get(hour, 0))
 
     def usual(self, hour: int, *, prior: float = 0.0) -> Usual:
         """What comes in such an hour, by what came until a day before.
@@ -146,6 +154,7 @@ class History:
     def forget(self, before_hour: int) -> None:
         """Drops what is too old to matter, and all that was worked out."""
         self.hours = {hour: amount for hour, amount in self.hours.items() if hour >= before_hour}
+        self.days = {day: sum_ for day, sum_ in self.days.items() if (day + 1) * _DAY > before_hour}
         self.odd = {hour for hour in self.odd if hour >= before_hour}
         self._days = {}
 
@@ -201,13 +210,13 @@ class History:
         hours = day * _DAY - first
         if hours < _DAY // 2:
             return 0.0
-        return max(self._sum(first, day * _DAY), _PRIOR) / hours
+        return max(self._sum(first // _DAY, day), _PRIOR) / hours
 
     def _level(self, day: int) -> float:
         if (day - _LEVEL_DAYS) * _DAY < self.begin_hour:
             return 1.0
         weeks = [
-            self._sum((day - 7 * age) * _DAY, (day - 7 * age + 7) * _DAY)
+            self._sum(day - 7 * age, day - 7 * age + 7)
             for age in range(1, DAYS_KEPT // 7 + 1)
             if (day - 7 * age) * _DAY >= self.begin_hour
         ]
@@ -234,7 +243,7 @@ class History:
         return min(_MOST_SPREAD, max(_SPREAD, beyond / squares if squares else 0.0))
 
     def _sum(self, first: int, end: int) -> int:
-        return sum([amount for hour, amount in self.hours.items() if first <= hour < end])
+        return sum([self.days.get(day, 0) for day in range(first, end)])
 
 
 def _weekday(hour: int) -> int:

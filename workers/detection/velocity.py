@@ -42,6 +42,8 @@ _LOOKS: Final = 28 * (288 + 96 + 24)
 """In a month, of one series, as far as they do not look at the same calls."""
 _SPEND_LOOKS: Final = 28 * 25
 _DROP_LOOKS: Final = 28 * 24
+_NEAR_A_DROP: Final = 0.75
+"""Of the usual calls, the share below which the next quarter of an hour is looked at."""
 _LEAST_SERIES: Final = 10
 _FIRST_HOURS: Final = 25
 """Of an account, in which nothing is known to be usual: a day, and the longest window."""
@@ -123,7 +125,10 @@ class Velocity:
         self.episodes: dict[Key, Episode] = {}
         self._numbers: dict[tuple[str, str], int] = {}
         self._numbers_hour = 0
+        self._explained: dict[Key, int] = {}
+        """The minute in which what it shows was last found to be told of already."""
         self._quarter = 0
+        self._may_drop = 1
 
     def call(self, passed: Passed) -> list[Finding]:
         """Counts a call that has ended; what it, and the time until it, shows."""
@@ -193,6 +198,9 @@ class Velocity:
         return times
 
     def _surges(self, touched: _Keyed, minute: int) -> list[tuple[Key, Breach]]:
+        busy = [each for each in touched if each[1].is_busy and not self._is_seen(each[0], minute)]
+        if not busy:
+            return []
         threshold = _threshold(_LOOKS, max(_LEAST_SERIES, len(self.series)), _FALSE_PER_MONTH)
         account = self.series.get(Key(CALLS, ACCOUNT))
         if account is None or minute // 60 < account.history.begin_hour + _FIRST_HOURS:
@@ -201,36 +209,44 @@ class Velocity:
         each = account.costs(minute // 60).each(0.0)
         breaches = []
         # The account last: what is about one of its parts is told of that.
-        for key, series in reversed(touched):
+        for key, series in reversed(busy):
             prior = 0.0 if series is account else expected
             breach = surge(series, minute, prior=prior, each=each, threshold=threshold)
             if breach and breach.excess >= self._least:
                 breaches.append((key, breach))
         return breaches
 
+    def _is_seen(self, key: Key, minute: int) -> bool:
+        """Whether what goes on there has been looked at in this minute."""
+        episode = self.episodes.get(key)
+        is_open = episode is not None and episode.last_ms // MINUTE_MS == minute
+        return is_open or self._explained.get(key) == minute
+
     def _at_quarter(self, quarter: int) -> list[Finding]:
-        of_calls = [(key, series) for key, series in self.series.items() if key.is_whole]
-        breaches = self._drops(of_calls, quarter)
-        if quarter % 4 == 0:
-            breaches += self._spends(of_calls, quarter // 4)
+        # What costs time is done once an hour; for the account more often where few calls come.
+        if quarter % 4:
+            key = Key(CALLS, ACCOUNT)
+            account = self.series.get(key)
+            if account is None or account.share > _NEAR_A_DROP:
+                return []
+            breaches = self._drops([(key, account)], quarter)
+        else:
+            wholes = [(key, series) for key, series in self.series.items() if key.is_whole]
+            breaches = self._drops(wholes, quarter) + self._spends(wholes, quarter // 4)
         return self._tell(breaches, quarter * _QUARTER_MS) if breaches else []
 
-    def _drops(self, of_calls: _Keyed, quarter: int) -> list[tuple[Key, Breach]]:
-        may = [each for each in of_calls if may_drop(each[1], quarter // 4)]
-        threshold = _threshold(_DROP_LOOKS, len(may), _FALSE_DROPS_PER_MONTH)
-        breaches = []
-        for key, series in may:
-            # What costs time is done for the account four times an hour, for its parts once.
-            if key.cohort == ACCOUNT or quarter % 4 == 0:
-                breach = drop(series, quarter, threshold=threshold)
-                if breach:
-                    breaches.append((Key(DROP, key.cohort), breach))
-        return breaches
+    def _drops(self, wholes: _Keyed, quarter: int) -> list[tuple[Key, Breach]]:
+        may = [each for each in wholes if may_drop(each[1], quarter // 4)]
+        if quarter % 4 == 0:
+            self._may_drop = len(may)
+        threshold = _threshold(_DROP_LOOKS, self._may_drop, _FALSE_DROPS_PER_MONTH)
+        found = ((Key(DROP, key.cohort), drop(s, quarter, threshold=threshold)) for key, s in may)
+        return [(key, breach) for key, breach in found if breach]
 
-    def _spends(self, of_calls: _Keyed, hour: int) -> list[tuple[Key, Breach]]:
-        threshold = _threshold(_SPEND_LOOKS, len(of_calls), _FALSE_SPENDS_PER_MONTH)
+    def _spends(self, wholes: _Keyed, hour: int) -> list[tuple[Key, Breach]]:
+        threshold = _threshold(_SPEND_LOOKS, len(wholes), _FALSE_SPENDS_PER_MONTH)
         breaches = []
-        for key, series in of_calls:
+        for key, series in wholes:
             # The account's calls differ in cost as its parts come and go.
             breach = spend(series, hour, threshold=threshold) if key.is_entity else None
             if breach and breach.excess >= self._least:
@@ -249,7 +265,9 @@ class Velocity:
             tells = not breach.is_usual and not self._is_explained(key, breach, now_ms)
             if tells or breach.is_usual:
                 self.episodes[key] = Episode(now_ms, now_ms, breach.over, tells)
-            if tells:
+            if not tells:
+                self._explained[key] = now_ms // MINUTE_MS
+            else:
                 told.append(finding(key, breach, now_ms, self._currency))
         return told
 
