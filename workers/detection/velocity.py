@@ -160,8 +160,7 @@ class Velocity:
 
     def look(self, now_ms: int) -> list[Finding]:
         """What all series show now, for whoever counted in another place."""
-        in_order = sorted(self.series.items(), key=lambda each: each[0].rank)
-        breaches = self._surges(in_order, now_ms // MINUTE_MS)
+        breaches = self._surges(list(self.series.items()), now_ms // MINUTE_MS)
         return self._at_quarter(now_ms // _QUARTER_MS) + self._tell(breaches, now_ms)
 
     def of(self, key: Key, hour: int) -> Series:
@@ -208,13 +207,14 @@ class Velocity:
         expected = account.history.usual(minute // 60).mean
         each = account.costs(minute // 60).each(0.0)
         breaches = []
-        # The account last: what is about one of its parts is told of that.
-        for key, series in reversed(busy):
+        for key, series in busy:
             prior = 0.0 if series is account else expected
             breach = surge(series, minute, prior=prior, each=each, threshold=threshold)
             if breach and breach.excess >= self._least:
                 breaches.append((key, breach))
-        return breaches
+        # The strangest first, which explains the others: a shape only where it is the strange
+        # thing, and of those that are as strange the one that says most.
+        return sorted(breaches, key=lambda each: (-round(each[1].score), -each[0].rank))
 
     def _is_seen(self, key: Key, minute: int) -> bool:
         """Whether what goes on there has been looked at in this minute."""
