@@ -25,8 +25,10 @@ DAYS_KEPT: Final = 30
 _KEPT_MS: Final = DAYS_KEPT * 86_400_000
 _MINUTE_KEPT_MS: Final = 5 * 3_600_000
 _NUMBERS_KEPT_MS: Final = 2 * 3_600_000
-MOST_SERIES: Final = 2000
+MOST_SERIES: Final = 1000
 """Series that a day has; calls of further ones count for the account alone."""
+MOST_PREFIXES: Final = 500
+"""While there are fewer series than that, a prefix may become one: assistants must find room."""
 _MOST_NUMBERS: Final = 100_000
 """Numbers and blocks that an hour tells apart."""
 
@@ -34,13 +36,13 @@ _MOST_NUMBERS: Final = 100_000
 #   u{hour} that cost in millionths         q{hour} the sum of its squares
 #   b{minutes}:{hour} a burst that was out of the ordinary, written by workers
 COUNT: Final = f"""
-local function tally(kind, cohort, hour, minute)
+local function tally(kind, cohort, hour, minute, most)
   local series = kind .. '|' .. cohort
   local day = math.floor(hour / 24)
   local key = '{CALLS_DAY}' .. day .. ':' .. series
   if redis.call('EXISTS', key) == 0 then
     local roster = '{CALLS_ROSTER}' .. day
-    if redis.call('SCARD', roster) >= {MOST_SERIES} then return end
+    if redis.call('SCARD', roster) >= (most or {MOST_SERIES}) then return end
     redis.call('SADD', roster, series)
     redis.call('PEXPIRE', roster, {_KEPT_MS})
   end
@@ -70,7 +72,7 @@ local function count(now, end_at, entity, prefix, number, block, short)
   local is_late = now - at > {LATE_MS}
   if is_late then minute = nil end
   tally('{CALLS}', '{ACCOUNT}', hour, minute)
-  if prefix ~= '' then tally('{CALLS}', prefix, hour, minute) end
+  if prefix ~= '' then tally('{CALLS}', prefix, hour, minute, {MOST_PREFIXES}) end
   if entity == '' then return end
   tally('{CALLS}', entity, hour, minute)
   if short == '1' then tally('{SHORT_CALLS}', entity, hour, minute) end

@@ -8,7 +8,14 @@ import pytest
 from redis.asyncio import Redis
 
 from service import keys
-from service.counting import LATE_MS, MOST_SERIES, ONE_NUMBER, ONE_PREFIX, SHORT_CALLS
+from service.counting import (
+    LATE_MS,
+    MOST_PREFIXES,
+    MOST_SERIES,
+    ONE_NUMBER,
+    ONE_PREFIX,
+    SHORT_CALLS,
+)
 from service.destination import destination
 from service.events import LISTED, Scheduling
 from service.keys import FAMILIES
@@ -119,11 +126,15 @@ async def test_all_counts_end(redis: Redis) -> None:
 
 
 async def test_further_series_than_a_day_has_count_for_the_account_alone(redis: Redis) -> None:
-    """What somebody makes up endlessly takes no memory without end."""
+    """What somebody makes up endlessly takes no memory without end; prefixes end first."""
     await record(redis, ended("a"))
-    await cast("Any", redis.sadd(f"{keys.CALLS_ROSTER}{DAY}", *map(str, range(MOST_SERIES))))
-    await record(redis, ended("b", assistant_id="B"), ended("c"))
-    assert await of_minute(redis) == {"velocity|account": 3, "velocity|A": 2}
+    roster = f"{keys.CALLS_ROSTER}{DAY}"
+    await cast("Any", redis.sadd(roster, *map(str, range(MOST_PREFIXES))))
+    await record(redis, ended("b", to="+4915112345678"), ended("c", assistant_id="C"))
+    assert await of_minute(redis) == {"velocity|account": 3, "velocity|A": 2, "velocity|C": 1}
+    await cast("Any", redis.sadd(roster, *map(str, range(MOST_SERIES))))
+    await record(redis, ended("d", assistant_id="D"), ended("e"))
+    assert await of_minute(redis) == {"velocity|account": 5, "velocity|A": 3, "velocity|C": 1}
 
 
 async def _conclude(redis: Redis, total: Decimal) -> None:
