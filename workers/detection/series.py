@@ -260,29 +260,24 @@ def usual_burst(series: Series, hour: int, minutes: int) -> int:
 
 
 def _usual(history: History, minute: int, minutes: int, prior: float) -> Usual:
-    """Of a stretch that ends with that minute."""
-    hour, into = divmod(minute, 60)
+    """Of a stretch of an hour at most that ends with that minute."""
+    hour, into = divmod(minute, _HOUR_MINUTES)
     here = min(minutes, into + 1)
     now = history.usual(hour, prior=prior)
     if here == minutes:
-        return now.over(minutes / 60)
-    parts = [(now, here / 60)]
-    left = minutes - here
-    while left > 0:
-        hour -= 1
-        parts.append((history.usual(hour, prior=prior), min(left, 60) / 60))
-        left -= 60
-    return together(parts)
+        return now.over(minutes / _HOUR_MINUTES)
+    before = history.usual(hour - 1, prior=prior)
+    return together([(now, here / _HOUR_MINUTES), (before, (minutes - here) / _HOUR_MINUTES)])
 
 
-def _mean(history: History, begin: int, end: int) -> float:
-    """What is usual from one quarter of an hour to before another."""
-    mean = 0.0
+def _calm(history: History, begin: int, end: int) -> list[tuple[Usual, float]]:
+    """What is usual from one quarter of an hour to before another, by hours."""
+    parts = []
     while begin < end:
         hour_ends = min(end, begin - begin % 4 + 4)
-        mean += history.usual(begin // 4).mean * (hour_ends - begin)
+        parts.append((history.calm(begin // 4), (hour_ends - begin) / 4))
         begin = hour_ends
-    return mean / 4
+    return parts
 
 
 def may_drop(series: Series, hour: int) -> bool:
@@ -297,18 +292,20 @@ def drop(series: Series, quarter: int, *, threshold: float) -> Breach | None:
         return None
     worst: Breach | None = None
     series.share = 1.0
-    calls, mean, first = 0, 0.0, quarter
+    calls, first = 0, quarter
+    parts: list[tuple[Usual, float]] = []
     for hours in DROP_HOURS:
         begin = quarter - 4 * hours
         calls += series.before(first, first - begin)
-        mean += _mean(history, begin, first)
+        parts += _calm(history, begin, first)
+        mean = sum([usual.mean * length for usual, length in parts])
         first = begin
         if mean < _DROP_LEAST:
             continue
         series.share = min(series.share, calls / mean)
         if calls * _FACTOR > mean:
             continue
-        usual = _usual(history, quarter * 15 - 1, hours * 60, 0.0)
+        usual = together(parts)
         score = too_little(calls, usual.mean, usual.strength)
         if score >= threshold and (worst is None or score > worst.score):
             each = series.costs(quarter // 4).each(0.0)

@@ -35,7 +35,9 @@ _PRIOR: Final = 0.5
 _CUT_SHARE: Final = 12
 """One in so many of the like hours may be odd without our knowing."""
 _MOST_ODD: Final = 0.5
-"""A larger share of odd hours is how things are now."""
+"""A larger share of odd hours is how things are now,"""
+_ODD_DAYS: Final = 4
+"""if there are so many."""
 _LEVEL_PRIOR: Final = 20.0
 _LEVEL_DAYS: Final = 14
 """Growth shows from one week to the next."""
@@ -112,6 +114,7 @@ class _Day:
     """How much more the last seven days had than the weights make of all days."""
     spread: float
     usual: dict[int, Usual] = field(default_factory=dict)
+    calm: dict[int, Usual] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -147,6 +150,16 @@ class History:
             found = day.usual[hour] = self._usual(hour, day, prior)
         return found
 
+    def calm(self, hour: int) -> Usual:
+        """The same without what was odd, however much of it there was: the least to expect."""
+        if not self.odd:
+            return self.usual(hour)
+        day = self._day(hour // _DAY)
+        found = day.calm.get(hour)
+        if found is None:
+            found = day.calm[hour] = self._usual(hour, day, 0.0, most_odd=1.0)
+        return found
+
     def average(self, hour: int) -> float:
         """Amount per hour over all hours before the day of that one; 0 where there is no day."""
         return self._day(hour // _DAY).average
@@ -158,14 +171,15 @@ class History:
         self.odd = {hour for hour in self.odd if hour >= before_hour}
         self._days = {}
 
-    def _usual(self, hour: int, day: _Day, prior: float) -> Usual:
+    def _usual(self, hour: int, day: _Day, prior: float, *, most_odd: float = _MOST_ODD) -> Usual:
         get = self.hours.get
         first = max(self.begin_hour, hour - HOURS_KEPT)
         like: Sequence[int] = range(hour - _DAY, first - 1, -_DAY)
         weights, alike = _WEIGHTS[_weekday(hour)], _ALIKE[_weekday(hour)]
         if self.odd:
             sound = [place for place, at in enumerate(like) if not self._is_odd(at)]
-            if _MOST_ODD * len(like) <= len(sound) < len(like):
+            odd = len(like) - len(sound)
+            if sound and (odd <= most_odd * len(like) or odd < _ODD_DAYS):
                 like = [like[place] for place in sound]
                 weights = [weights[place] for place in sound]
                 alike = [alike[place] for place in sound]

@@ -53,6 +53,8 @@ _QUIET_SLOWLY_MS: Final = 12 * HOUR_MS
 """One of a drop or of a day's money."""
 _EXPLAINED: Final = 0.5
 """What is told of in another series need not be told again if that is so much of it."""
+_EXPLAINED_DROP: Final = 1 / 3
+"""Of a drop: where all fall away together, one of them is told of first."""
 _LONGEST_JUMP: Final = 16
 """Quarters of an hour without a call that are looked at one by one."""
 
@@ -106,7 +108,7 @@ class Episode:
     last_ms: int
     over: float
     told: bool
-    """Not so, where bursts like it are usual."""
+    """By itself or by another, of which it is a part. Not so, where bursts like it are usual."""
 
 
 _Keyed: TypeAlias = Sequence[tuple[Key, Series]]
@@ -125,8 +127,6 @@ class Velocity:
         self.episodes: dict[Key, Episode] = {}
         self._numbers: dict[tuple[str, str], int] = {}
         self._numbers_hour = 0
-        self._explained: dict[Key, int] = {}
-        """The minute in which what it shows was last found to be told of already."""
         self._quarter = 0
         self._may_drop = 1
 
@@ -219,8 +219,7 @@ class Velocity:
     def _is_seen(self, key: Key, minute: int) -> bool:
         """Whether what goes on there has been looked at in this minute."""
         episode = self.episodes.get(key)
-        is_open = episode is not None and episode.last_ms // MINUTE_MS == minute
-        return is_open or self._explained.get(key) == minute
+        return episode is not None and episode.last_ms // MINUTE_MS == minute
 
     def _at_quarter(self, quarter: int) -> list[Finding]:
         # What costs time is done once an hour; for the account more often where few calls come.
@@ -262,34 +261,34 @@ class Velocity:
                 episode.over = max(episode.over, breach.over)
                 if episode.told or breach.is_usual:
                     continue
-            tells = not breach.is_usual and not self._is_explained(key, breach, now_ms)
-            if tells or breach.is_usual:
-                self.episodes[key] = Episode(now_ms, now_ms, breach.over, tells)
-            if not tells:
-                self._explained[key] = now_ms // MINUTE_MS
-            else:
+            other = None if breach.is_usual else self._explaining(key, breach, now_ms)
+            is_told = other.told if other else not breach.is_usual
+            self.episodes[key] = Episode(now_ms, now_ms, breach.over, is_told)
+            if is_told and not other:
                 told.append(finding(key, breach, now_ms, self._currency))
         return told
 
-    def _is_explained(self, key: Key, breach: Breach, now_ms: int) -> bool:
-        """Whether the episode of another series, which goes on, is most of it."""
+    def _explaining(self, key: Key, breach: Breach, now_ms: int) -> Episode | None:
+        """The episode of another series that goes on and is most of it; None where none is."""
         for other, episode in self.episodes.items():
             since_ms = now_ms - episode.last_ms
-            if other == key or since_ms > max(_quiet_ms(other.kind), breach.minutes * MINUTE_MS):
-                continue
-            if (key.kind == DROP) != (other.kind == DROP):
-                continue
+            goes_on = since_ms <= max(_quiet_ms(other.kind), breach.minutes * MINUTE_MS)
             # What is usual of an assistant says something of its parts, not of another's.
-            if not episode.told and (key.is_entity or not other.is_entity):
-                continue
-            if key.kind == SPEND:
-                return True
-            amount = episode.over
-            if other in self.series:
-                amount = self.series[other].last(now_ms // MINUTE_MS, breach.minutes)
-            if amount >= _EXPLAINED * breach.over:
-                return True
-        return False
+            says = episode.told or (other.is_entity and not key.is_entity)
+            is_like = (key.kind == DROP) == (other.kind == DROP)
+            may = other != key and goes_on and says and is_like
+            if may and self._is_most(other, episode, key, breach, now_ms):
+                return episode
+        return None
+
+    def _is_most(self, other: Key, episode: Episode, key: Key, breach: Breach, now_ms: int) -> bool:
+        if key.kind == SPEND:
+            return True
+        if key.kind == DROP:
+            return episode.over >= _EXPLAINED_DROP * breach.over
+        series = self.series.get(other)
+        calls = series.last(now_ms // MINUTE_MS, breach.minutes) if series else 0
+        return calls >= _EXPLAINED * breach.over
 
 
 def _threshold(looks: int, series: int, false_per_month: float) -> float:
