@@ -145,7 +145,7 @@ class Lookout:
                 series.history.odd.add(int(hour))
             elif what == "c":
                 series.history.correct(int(number), int(value))
-            else:
+            elif what in amounts:
                 amounts[what][int(number)] = int(value)
 
     async def _read_minutes(self, now: int) -> None:
@@ -180,7 +180,8 @@ class Lookout:
         found = await cast("Any", self.redis.hgetall(keys.CALLS_EPISODES))
         episodes = {}
         for name, value in found.items():
-            begin, last, over, told = value.decode().split()
+            # A newer version may know more.
+            begin, last, over, told, *_ = value.decode().split()
             key = _key(name.decode(errors="replace"))
             episodes[key] = Episode(int(begin), int(last), int(over), told == "1")
         return episodes

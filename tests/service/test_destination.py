@@ -47,6 +47,11 @@ def test_without_the_key_numbers_cannot_be_tried_out() -> None:
     assert _of("+4915112345678").number != _of("+4915112345678", b"other").number
 
 
+def test_without_any_key_only_the_prefix_is_kept() -> None:
+    """Names that everybody could make would be numbers."""
+    assert destination("+4915112345678", b"") == Destination("+49151", "", "")
+
+
 @given(st.text(max_size=40))
 def test_any_text_is_kept_without_being_it(party: str) -> None:
     """Five digits of it at most, whatever it is."""

@@ -124,7 +124,9 @@ async def test_one_worker_looks_for_all(counted: Redis) -> None:
     await other.turn(now_ms=NOW_MS)
     assert not await counted.exists(keys.ALERTS)
     assert await counted.pttl(keys.CALLS_LOOK) > 0
+    await counted.delete(keys.CALLS_LOOK)
     await one.turn(now_ms=NOW_MS + 1)
+    assert not await counted.exists(keys.CALLS_LOOK)
 
 
 async def test_old_episodes_go(counted: Redis) -> None:
@@ -142,3 +144,14 @@ async def test_a_day_on_which_nobody_looked_is_read_whole(counted: Redis) -> Non
     await surge(counted)
     assert len(await lookout.look(now_ms=NOW_MS + MINUTE_MS)) == 1
     assert await lookout.look(now_ms=NOW_MS + 2 * HOUR_MS) == []
+
+
+async def test_what_a_newer_version_keeps_is_left_alone(counted: Redis) -> None:
+    """A field or a word more does no harm."""
+    hour = NOW_MS // HOUR_MS
+    day = f"{keys.CALLS_DAY}{hour // 24}:velocity|A"
+    await cast("Any", counted.hset(day, f"x{hour}", "1"))
+    begun = f"{NOW_MS} {NOW_MS} 5 1 more"
+    await cast("Any", counted.hset(keys.CALLS_EPISODES, "velocity|A", begun))
+    await surge(counted)
+    assert await lookout_of(counted).look(now_ms=NOW_MS) == []

@@ -133,6 +133,15 @@ def test_what_was_odd_does_not_teach_until_it_is_how_things_are() -> None:
     assert history.usual(MONDAY + 14 * 24 + 12).mean > 100
 
 
+def test_what_holds_no_burst_is_the_least_to_expect() -> None:
+    """Where campaigns come on most days, a day without one is no drop."""
+    history = _history({12: 4}, days=14)
+    for day in range(0, 14, 2):
+        history.learn(MONDAY + day * 24 + 12, 400)
+        history.odd.add(MONDAY + day * 24 + 12)
+    assert history.calm(MONDAY + 14 * 24 + 12).mean < 6
+
+
 # --- what is told -----------------------------------------------------------------------------
 
 
@@ -178,6 +187,18 @@ def test_bursts_of_a_size_that_has_come_before_are_usual() -> None:
     assert [(f.at_ms - BEGIN_MS) // DAY for f in found] == [3, 7]
     larger = told(quiet, *days, burst(at(10, 11), 400, minutes=60))
     assert [(f.at_ms - BEGIN_MS) // DAY for f in larger] == [3, 7, 10]
+
+
+def test_a_usual_burst_explains_its_parts_and_not_what_is_beyond_it() -> None:
+    """A prefix that is new in a usual campaign is part of it; ten times the calls are not."""
+    quiet = even(at(0), at(12), per_hour=1)
+    days = [burst(at(day, 10), 60, minutes=60) for day in (3, 7)]
+    elsewhere = USUAL._replace(prefix="+37120")
+    usual = burst(at(9, 10), 60, minutes=60, like=elsewhere)
+    assert [(f.at_ms - BEGIN_MS) // DAY for f in told(quiet, *days, usual)] == [3, 7]
+    beyond = burst(at(9, 10.5), 600, minutes=30, like=elsewhere)
+    found = told(quiet, *days, usual, beyond)
+    assert [((f.at_ms - BEGIN_MS) // DAY, f.cohort) for f in found[2:]] == [(9, "assistant-1")]
 
 
 def test_calls_that_fall_away_are_told_once() -> None:
@@ -229,6 +250,24 @@ def test_calls_that_cost_more_than_theirs_usually_do_are_told() -> None:
     (found,) = told(even(at(0), at(8)), dear)
     assert found.kind == SPEND
     assert "over the usual" in found.text
+
+
+def test_dear_calls_of_a_surge_are_told_with_it() -> None:
+    """The money is the surge's own."""
+    dear = burst(at(8, 10), 90, minutes=40, like=USUAL._replace(cost=Decimal("0.90")))
+    assert [found.kind for found in told(even(at(0), at(9)), dear)] == [CALLS]
+
+
+def test_calls_from_everywhere_to_one_place_are_told_of_that() -> None:
+    """No assistant alone has many of them."""
+    lines = [USUAL._replace(entity=f"assistant-{n}", prefix="+1212") for n in range(30)]
+    usual = [calls for line in lines for calls in even(at(0), at(9), per_hour=1, like=line)]
+    odd = [
+        line._replace(ended_ms=at(8, 10.02) + n * 8000, prefix="+37120", cost=None)
+        for n, line in enumerate(lines)
+    ]
+    (found,) = told(usual, odd)
+    assert found.text.startswith("Numbers with +37120: ")
 
 
 def test_one_dear_call_is_not_a_spend_that_runs() -> None:

@@ -186,14 +186,9 @@ class History:
         own = [get(at, 0) for at in like]
         before = [get(at - 1, 0) for at in like]
         after = [get(at + 1, 0) for at in like]
-        every = own + before + after
-        cut = _cut(every)
-        if max(every, default=0) > cut:
-            own, before, after = (
-                [min(amount, cut) for amount in amounts] for amounts in (own, before, after)
-            )
-        came = sum(map(mul, weights, own)) + _BESIDE * (
-            sum(map(mul, weights, before)) + sum(map(mul, weights, after))
+        cut = _cut(own + before + after)
+        came = _weighed(weights, own, cut) + _BESIDE * (
+            _weighed(weights, before, cut) + _weighed(weights, after, cut)
         )
         exposure = sum(weights[: len(like)]) * (1 + 2 * _BESIDE)
         expected = day.average or max(prior, _PRIOR)
@@ -258,6 +253,15 @@ class History:
 
     def _sum(self, first: int, end: int) -> int:
         return sum([self.days.get(day, 0) for day in range(first, end)])
+
+
+def _weighed(weights: Sequence[float], amounts: list[int], cut: int) -> float:
+    """The weighted sum of amounts, each cut to that size."""
+    beyond = [
+        w * (amount - cut) for w, amount in zip(weights, amounts, strict=False) if amount > cut
+    ]
+    whole: float = sum(map(mul, weights, amounts))
+    return whole - sum(beyond)
 
 
 def _weekday(hour: int) -> int:

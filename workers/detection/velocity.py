@@ -42,6 +42,8 @@ _LOOKS: Final = 28 * (288 + 96 + 24)
 """In a month, of one series, as far as they do not look at the same calls."""
 _SPEND_LOOKS: Final = 28 * 25
 _DROP_LOOKS: Final = 28 * 24
+_OF_A_PART: Final = 0.1
+"""A new assistant may have as many calls as all others; a new prefix less likely so."""
 _NEAR_A_DROP: Final = 0.75
 """Of the usual calls, the share below which the next quarter of an hour is looked at."""
 _LEAST_SERIES: Final = 10
@@ -208,7 +210,7 @@ class Velocity:
         each = account.costs(minute // 60).each(0.0)
         breaches = []
         for key, series in busy:
-            prior = 0.0 if series is account else expected
+            prior = expected if key.is_entity else _OF_A_PART * expected
             breach = surge(series, minute, prior=prior, each=each, threshold=threshold)
             if breach and breach.excess >= self._least:
                 breaches.append((key, breach))
