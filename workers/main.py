@@ -45,6 +45,7 @@ from workers.funds import BalanceWatch, Purse
 from workers.housekeeping import Housekeeping
 from workers.learning import Learning
 from workers.ledger import Ledger
+from workers.lookout import Lookout
 from workers.metrics import WorkerMetrics
 from workers.notices import outage_notice
 from workers.policy import Policy
@@ -130,6 +131,7 @@ class WorkerProcess:
     budgets: BudgetWatch
     balance: BalanceWatch | None
     """The watch on the account's balance; None where it is turned off."""
+    lookout: Lookout
     rounds: Rounds | None
     """The search for webhooks that never came; None where it is turned off."""
     metrics: WorkerMetrics
@@ -166,6 +168,7 @@ class WorkerProcess:
             "hold sessions": self.sessions.beat,
             "hold alerts": self.alerts.beat,
             "watch": self._watch,
+            "look": self._look,
             **({"balance": self.balance.run} if self.balance else {}),
             **({"reconcile": self.rounds.run} if self.rounds else {}),
         }
@@ -283,6 +286,13 @@ class WorkerProcess:
             await self.housekeeping.turn(now_ms=now)
             await self.budgets.turn(now_ms=now)
             self.metrics.cohorts.set(await self.baselines.count())
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def _look(self) -> None:
+        """How many calls come, by Redis' time."""
+        await self.clock.adjust()
+        while True:
+            await self.lookout.turn(now_ms=self.clock.now_ms())
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def _watch_telnyx(self, now: int) -> None:
@@ -443,6 +453,7 @@ def _assemble(
         housekeeping=Housekeeping(store, arq, metrics, rechecks=bool(schedule.recheck_ms)),
         budgets=BudgetWatch(store, spending, policy, metrics),
         balance=_balance(policy, arq, telnyx, store, spending, metrics, clock),
+        lookout=Lookout(store, arq, metrics, policy.severity.low, policy.currency),
         rounds=_rounds(settings, arq, telnyx, store, metrics, worker_id, clock),
         metrics=metrics,
         registry=registry,
