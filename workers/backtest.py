@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.dialled import Destination
 from service.dialled import Destination, destination
 from service.records import Verdict
 from workers.detection.baseline import DAY_MS, lesson_of
@@ -18,7 +17,6 @@ from workers.detection.lasting import HOUR_MS
 from workers.detection.memory import Memory
 from workers.detection.opinion import Gates, Opinion, opinion_of
 from workers.detection.velocity import Passed, Velocity
-from workers.detection.velocity import Velocity
 from workers.judge import Case, is_strange, judge, measured_of
 from workers.policy import Policy
 from workers.recorded import Recorded
