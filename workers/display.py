@@ -4,7 +4,7 @@ Everything goes through `said`, so that nothing from outside is markup, moves th
 the reading direction; and numbers are masked here whatever was stored.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, assert_never
 
@@ -43,7 +43,7 @@ from workers.policy import Policy, describe
 from workers.products import label
 from workers.reconcile import Report
 from workers.tree import CostTree, Event, ProductCost, text
-from workers.wording import amount, duration, party, percent, priced
+from workers.wording import amount, duration, factor, party, percent, priced
 
 COLOURS: Final[dict[Severity | None, str]] = {
     Severity.LOW: "blue",
@@ -90,13 +90,21 @@ def title(words: str) -> Text:
 # --- cost trees ----------------------------------------------------------------------------------
 
 
-def tree_view(tree: CostTree, *, whole: bool = False) -> Tree:
-    """The cost tree; unless `whole`, many leaves alike are folded into one line."""
+def tree_view(tree: CostTree, *, whole: bool = False, reasons: Sequence[Reason] = ()) -> Tree:
+    """The cost tree; unless `whole`, many leaves alike are folded into one line.
+
+    Where `reasons` say that something is not as usual, the nodes of that product are marked; the
+    topmost one for what is about the whole session, or is missing.
+    """
     folds = {} if whole else _folds(tree)
-    root = Tree(_node(tree, tree.events[0]), guide_style=_QUIET)
+    marks = _marks(tree, reasons)
+    top = tree.events[0]
+    root = Tree(_node(tree, top).append_text(_mark(marks, None)), guide_style=_QUIET)
     branches: dict[int, Tree] = {0: root}
     for event in tree.events[1:]:
         line = folds[event.position] if event.position in folds else _node(tree, event)
+        if line is not None:
+            line = line.copy().append_text(_mark(marks, event.product))
         if line is not None and event.parent is not None:
             branches[event.position] = branches[event.parent].add(line)
     return root
@@ -131,6 +139,50 @@ def _node(tree: CostTree, event: Event) -> Text:
     for part in _details(event):
         line.append(" · ", _QUIET).append_text(said(part, _QUIET))
     return line
+
+
+def _marks(tree: CostTree, reasons: Iterable[Reason]) -> dict[str | None, list[Reason]]:
+    """The reasons that rest on what is usual, by the product that they mark; None for the top."""
+    there = {event.product for event in tree.events[1:]}
+    marks: dict[str | None, list[Reason]] = {}
+    for reason in reasons:
+        if reason.learned_from:
+            about = reason.product if reason.product in there else None
+            marks.setdefault(about, []).append(reason)
+    return marks
+
+
+def _mark(marks: Mapping[str | None, Sequence[Reason]], product: str | None) -> Text:
+    """A sign, which a pipe shows, too, and how far from the usual it is."""
+    mark = Text()
+    for reason in marks.get(product, ()):
+        style = COLOURS[reason.severity] if reason.severity else "cyan"
+        mark.append_text(said(f"  {_deviation(reason)}", style))
+    return mark
+
+
+def _deviation(reason: Reason) -> str:
+    match reason.code:
+        case "new_product" | "new_model" | "new_country":
+            return f"▲ new {reason.code.removeprefix('new_')}"
+        case "missing_product":
+            return f"▼ no {label(reason.product or '')}"
+        case "missing_cost":
+            return "▼ no cost"
+        case "unknown_rate":
+            return f"{'▲' if reason.observed > reason.limit else '▼'} new rate"
+        case code:
+            times = factor(reason.observed, reason.limit)
+            return f"▲ {times} the usual{_MEASURES.get(code, '')}"
+
+
+_MEASURES: Final[dict[str, str]] = {
+    "unusual_cost_per_minute": " a minute",
+    "unusual_events": " events",
+    "unusual_cost_per_event": " for each",
+    "unusual_billing": " billed time",
+}
+"""What a factor is of, where that is not the cost."""
 
 
 def _details(event: Event) -> Iterator[str]:
@@ -176,7 +228,7 @@ def analysis_view(tree: CostTree, verdict: Verdict, *, whole: bool) -> Iterator[
     facts = f"{len(tree.events):,} events · {duration(verdict.duration_seconds)}"
     yield said(f"{tree.session_id}  {cost}  ", "bold").append(facts, _QUIET)
     yield Text()
-    yield tree_view(tree, whole=whole)
+    yield tree_view(tree, whole=whole, reasons=verdict.reasons)
     yield title("Where the money went")
     yield products_view(tree.products, tree.currency)
     yield verdict_view(verdict)
@@ -188,7 +240,10 @@ def analysis_view(tree: CostTree, verdict: Verdict, *, whole: bool) -> Iterator[
 def verdict_view(verdict: Verdict) -> Group:
     """The verdict: how bad, why, and what else was noticed."""
     lines = [title("Verdict"), _judgement(verdict)]
-    lines += [_reason(reason) for reason in verdict.reasons]
+    for reason in verdict.reasons:
+        lines.append(_reason(reason))
+        if reason.learned_from:
+            lines.append(_basis(reason))
     lines += [said(f"  also: {remark}", _QUIET) for remark in verdict.remarks]
     return Group(*lines)
 
@@ -213,6 +268,13 @@ def _reason(reason: Reason) -> Text:
     grade = reason.severity or "no alert"
     line = said(f"  {grade:<9}", COLOURS[reason.severity] if reason.severity else _QUIET)
     return line.append_text(said(f"{reason.text}  ")).append(safe(reason.code), _QUIET)
+
+
+def _basis(reason: Reason) -> Text:
+    """What a reason rests on; `tollwatch baseline` knows the cohort by that name."""
+    figures = f"observed {amount(reason.observed)}, expected {amount(reason.limit)}"
+    calls = f" ({reason.calls:,} calls)" if reason.calls else ""
+    return said(f"  {'':<9}{figures}, cohort {reason.learned_from}{calls}", _QUIET)
 
 
 def tally_line(tally: Tally) -> str:
@@ -244,7 +306,7 @@ def session_view(known: Known, tree: CostTree | None) -> Iterator[RenderableType
         yield verdict_view(session.verdict)
     if tree:
         yield title("Cost tree, as last fetched")
-        yield tree_view(tree)
+        yield tree_view(tree, reasons=session.verdict.reasons if session.verdict else ())
         yield products_view(tree.products, tree.currency)
     yield title("Alerts")
     yield from [_alert_line(alert) for alert in known.alerts] or [Text("  none", _QUIET)]

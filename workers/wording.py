@@ -19,6 +19,14 @@ def amount(value: Decimal) -> str:
     return f"{whole}.{places:0<2}"
 
 
+def rough(value: Decimal) -> str:
+    """Money that is an estimate: below one unit two digits that count, "0.17", "0.0076"."""
+    if value == 0 or abs(value) >= _ONE:
+        return amount(value)
+    step = Decimal(1).scaleb(value.adjusted() - 1)
+    return amount(_round(value, max(step, _FINEST)))
+
+
 def priced(value: Decimal, currency: str) -> str:
     """Money with its currency: "4.37 USD"."""
     return f"{amount(value)} {currency}"
