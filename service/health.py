@@ -21,8 +21,9 @@ _PROBE_MS: Final = 60_000
 # All that the scripts call. What Redis refuses in general it refuses before a script's first write,
 # but a missing permission would end a script halfway: so it is found out beforehand.
 SCRIPT_COMMANDS: Final = (
-    "DEL EXISTS GET HDEL HEXISTS HGET HGETALL HINCRBY HKEYS HLEN HMGET HSET HSETNX LRANGE PERSIST "
-    "PEXPIRE RPUSH SADD SCARD SET TIME UNLINK ZADD ZRANGE ZRANGEBYSCORE ZREM ZSCAN ZSCORE"
+    "DEL EXISTS GET HDEL HEXISTS HGET HGETALL HINCRBY HKEYS HLEN HMGET HSET HSETNX INCR LRANGE "
+    "PERSIST PEXPIRE RPUSH SADD SCARD SET TIME UNLINK ZADD ZCARD ZRANGE ZRANGEBYSCORE ZREM ZSCAN "
+    "ZSCORE"
 )
 # Redis 6 has no acl_check_cmd; a command that it does not know cannot be forbidden either.
 _PROBE: Final = """

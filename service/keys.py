@@ -42,6 +42,16 @@
 `tollwatch:balance` (hash): the account's balance as last heard, and how far its fall was told. A
     month after the last answer.
 `tollwatch:balance:lease` (string): that it was asked for. Ten minutes.
+`tollwatch:baseline:{sheet}` (hash): what calls of one cohort have cost in four weeks, in counts
+    (`account:741`: the cohort, the sheet's number). 57 days after the last call.
+`tollwatch:strange:{cohort}` (hash): calls that were kept out of it, by cause. Two weeks after the
+    last one.
+`tollwatch:cohorts` (sorted set): the cohorts by the end of their last call. 57 days after the last
+    call of all; one that gives way to another goes with its sheets.
+`tollwatch:lesson:{id}` (string): what a session has taught, so that it teaches once and can be
+    taken back. The retention.
+`tollwatch:learned:{day}` (string): how many alerts there were on a day that rest on nothing but
+    what was learned. Two days.
 `tollwatch:reconcile` (hash): how far the search for webhooks that never came has got, a field for
     each list that is read. No end; it does not grow.
 `tollwatch:reconcile:lease` (string): who searches now. Seconds.
@@ -80,6 +90,11 @@ GATE: Final = "tollwatch:telnyx:"
 SPEND: Final = "tollwatch:spend:"
 BALANCE: Final = "tollwatch:balance"
 BALANCE_LEASE: Final = "tollwatch:balance:lease"
+BASELINE: Final = "tollwatch:baseline:"
+STRANGE: Final = "tollwatch:strange:"
+COHORTS: Final = "tollwatch:cohorts"
+LESSON: Final = "tollwatch:lesson:"
+LEARNED: Final = "tollwatch:learned:"
 RECONCILE: Final = "tollwatch:reconcile"
 RECONCILE_LEASE: Final = "tollwatch:reconcile:lease"
 READY: Final = "tollwatch:ready"
@@ -133,6 +148,11 @@ FAMILIES: Final = (
     Family(SPEND + "{period}"),
     Family(BALANCE),
     Family(BALANCE_LEASE),
+    Family(BASELINE + "{sheet}"),
+    Family(STRANGE + "{cohort}"),
+    Family(COHORTS),
+    Family(LESSON + "{id}"),
+    Family(LEARNED + "{day}"),
     Family(RECONCILE, owned=True),
     Family(RECONCILE_LEASE),
     Family(READY),
@@ -186,6 +206,26 @@ def suspects_key(gate: str) -> str:
 def spend_key(currency: str, period: str) -> str:
     """What calls have cost in one hour, day or month."""
     return f"{SPEND}{currency}:{period}"
+
+
+def sheet_key(cohort: str, number: int) -> str:
+    """What calls of one cohort have cost in the four weeks of that number."""
+    return f"{BASELINE}{cohort}:{number}"
+
+
+def strange_key(cohort: str) -> str:
+    """What was kept out of a cohort's sheets."""
+    return STRANGE + cohort
+
+
+def lesson_key(session_id: str) -> str:
+    """What one session has taught."""
+    return LESSON + session_id
+
+
+def learned_key(day: str) -> str:
+    """How many alerts there were on a day of UTC that rest on what was learned alone."""
+    return LEARNED + day
 
 
 def notice_id(id: str) -> str:

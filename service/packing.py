@@ -74,10 +74,36 @@ _DICTIONARIES: Final = {
         '","cause":"customer_disconnect'
         '","model":"moonshotai/Kimi-K2.6","duration_seconds":1'
     ).encode(),
+    4: (
+        b'"causes":[["account","total"],["account","product:"],["account","rate:'
+        b"model:anthropic/claude-model:openai/gpt-4omodel:moonshotai/Kimi-K2.6"
+        b'"product:webrtc","product:recording","rate:webrtc:US:0.00","rate:recording:US:0.00'
+        b'"cost:webrtc":-1,"cost_per_minute:webrtc":-1,"billed:webrtc":1'
+        b',"cost:recording":-1,"cost_per_minute:recording":-1,"billed:recording":1'
+        b'{"ladder":["assistant--4-4-8/outbound/US/assistant","assistant--4-4-8'
+        b'/inbound/*/assistant","*/inbound/US/assistant","*/outbound/DE/phone'
+        b'/unanswered","*/*/*/phone","*/*/*/assistant","account"],"day":2'
+        b',"weight":1,"buckets":{"total":-1,"per_minute":-1'
+        b',"cost:ai-voice-assistant":-1,"cost_per_minute:ai-voice-assistant":-1'
+        b',"billed:ai-voice-assistant":1,"cost:call-control":-1,"cost_per_minute:call-control":-1'
+        b',"billed:call-control":1,"cost:inference":-1,"cost_per_minute:inference":-1'
+        b',"events:inference":1,"events_per_minute:inference":1,"each:inference":-1'
+        b',"cost:sip-trunking":-1,"cost_per_minute:sip-trunking":-1,"billed:sip-trunking":1'
+        b',"cost:speech-to-text":-1,"cost_per_minute:speech-to-text":-1'
+        b',"events:speech-to-text":1,"cost:text-to-speech":-1,"cost_per_minute:text-to-speech":-1'
+        b',"events:text-to-speech":1,"each:text-to-speech":-1},"traits":["product:call-session'
+        b'","product:ai-voice-assistant","rate:ai-voice-assistant:US:0.05","product:call-control'
+        b'","rate:call-control:US:0.002","product:sip-trunking","rate:sip-trunking:US:0.00'
+        b'","product:inference","rate:inference:US:0.000","product:speech-to-text'
+        b'","rate:speech-to-text:US:0.0","product:text-to-speech","rate:text-to-speech:US:7E-'
+        b'","country:US"],"ended_ms":17,"causes":[]}'
+    ),
 }
 EVENTS: Final = 3
 RESULTS: Final = 2
-"""The dictionaries: for events, and for what was learnt of a session (watch and verdict)."""
+LESSONS: Final = 4
+"""The dictionaries: for events, for what was learnt of a session (watch and verdict), and for what
+it has taught."""
 
 
 def pack(document: bytes, dictionary: int) -> bytes:

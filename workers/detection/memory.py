@@ -25,6 +25,14 @@ class Memory:
         self._calls: dict[str, int] = {}
         self._ladders: dict[str, Ladder] = {}
 
+    def begin_with(self, name: str, sheets: dict[int, Sheet], strange: dict[str, Evidence]) -> None:
+        """What was learned elsewhere of a cohort of which nothing is known here."""
+        if sheets:
+            self.sheets[name] = sheets
+            self._calls[name] = sum(sheet.calls for sheet in sheets.values())
+        if strange:
+            self.strange[name] = strange
+
     def ladder(self, names: Sequence[str], day: int) -> Ladder:
         """The baselines of a call's cohorts, for judging it on that day."""
         baselines = [self._baseline(name, day) for name in names]
