@@ -32,7 +32,8 @@ _UPPER: Final = tuple(
     for place, share in enumerate(_SHARES)
     if share > 0.5  # noqa: PLR2004
 )
-_LEAST_BEYOND: Final = 2.0
+UPPER_SHARES: Final = tuple(share for _, share, _ in _UPPER)
+LEAST_BEYOND: Final = 2.0
 """A quantile is only believed with so many calls beyond it."""
 NARROWEST: Final = 0.06
 """No spread is taken for less, as a natural logarithm: a cost that never varied may vary a bit."""
@@ -198,7 +199,7 @@ def spread_of(counts: Mapping[int, float]) -> Spread:
         (
             (found[place] - middle) / z
             for place, share, z in _UPPER
-            if calls * (1 - share) >= _LEAST_BEYOND
+            if calls * (1 - share) >= LEAST_BEYOND
         ),
         default=0.0,
     )
