@@ -364,13 +364,22 @@ class Spend:
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """What an alert is subject to of which only so many are made on a day of UTC."""
+
+    most: int
+    verdict: Verdict
+    """Kept where there have been as many: the same, but it says why nobody was told."""
+
+
+@dataclass(frozen=True, slots=True)
 class Conclusion:
     """All that one attempt at a session changes, written in one step.
 
     `next_due_ms` is None where the session has reached a terminal `state`. `recheck_ms` is when the
     cost is looked at once more all the same. `answered` says that Session Analysis gave an answer,
     which uses up a pulled-forward fetch. `spend` replaces what the session has counted for so far;
-    None leaves that as it is.
+    None leaves that as it is. An alert without a `cap` is made in any case.
     """
 
     state: State
@@ -383,6 +392,7 @@ class Conclusion:
     alert: Alert | None = None
     recheck_ms: int | None = None
     spend: Spend | None = None
+    cap: Cap | None = None
 
 
 def moment(milliseconds: int) -> datetime:

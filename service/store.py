@@ -45,6 +45,7 @@ from service.records import (
     encode,
     encode_event,
     encode_result,
+    moment,
 )
 from service.spend import COUNT, counted
 
@@ -56,6 +57,7 @@ _PAGE: Final = 200
 _COMPRESSION: Final = 1
 # Long enough for a person to look at it after a weekend.
 RAW_MS: Final = 7 * 86_400_000
+LEARNED_KEPT_MS: Final = 2 * 86_400_000
 
 # Fields of a session's hash:
 #   v  schema version        state  open | verdict | unavailable | dead
@@ -189,6 +191,7 @@ _CONCLUDE: Final = (
     + """
 local key, ended, due, index, analysis = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local alert, outbox, alerts, rechecks = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local learned, most, unalerted = KEYS[10], ARGV[22], ARGV[23]
 local id, token, rev, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local state, next_due, seen_end, ttl = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local watch, verdict, reason, answered = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
@@ -204,6 +207,15 @@ if s.rev ~= rev then
     redis.call('ZADD', due, now, id)
   end
   return 'changed'
+end
+local capped = false
+if most ~= '' and redis.call('EXISTS', alert) == 0 then
+  if tonumber(redis.call('GET', learned) or 0) >= tonumber(most) then
+    capped, alert_id, verdict = true, '', unalerted
+  else
+    redis.call('INCR', learned)
+    redis.call('PEXPIRE', learned, ARGV[24])
+  end
 end
 if body ~= '' then redis.call('SET', analysis, body, 'PX', ttl) end
 redis.call('HSET', key, 'watch', watch, 'reason', reason, 'state', state)
@@ -228,7 +240,7 @@ else
   if not untouched then redis.call('PEXPIRE', key, ttl) end
   if recheck ~= '' then redis.call('ZADD', rechecks, recheck, id) end
 end
-return 'concluded'
+return capped and 'capped' or 'concluded'
 """
 )
 
@@ -302,10 +314,17 @@ class Concluded(enum.StrEnum):
     """What became of a conclusion."""
 
     CONCLUDED = "concluded"
+    CAPPED = "capped"
+    """All was written, but no alert was made: there have been as many as a day may have."""
     CHANGED = "changed"
     """News came while it was worked on: nothing was written, it is due again."""
     LOST = "lost"
     """The lease had ended and somebody else has it: nothing was written."""
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the session stands as concluded."""
+        return self in {Concluded.CONCLUDED, Concluded.CAPPED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,6 +440,7 @@ class Store:
     ) -> Concluded:
         """Write what the attempt came to, unless the lease was lost or news came meanwhile."""
         alert = conclusion.alert
+        cap = conclusion.cap if alert else None
         outcome = await self._conclude(
             keys=[
                 keys.session_key(session.id),
@@ -432,6 +452,7 @@ class Store:
                 keys.OUTBOX,
                 keys.ALERTS,
                 keys.RECHECKS,
+                keys.learned_key(f"{moment(now_ms):%Y-%m-%d}"),
             ],
             args=[
                 session.id,
@@ -453,6 +474,8 @@ class Store:
                 *(_placed(alert, now_ms) if alert else ("", "", "")),
                 "" if conclusion.recheck_ms is None else conclusion.recheck_ms,
                 counted(conclusion.spend) if conclusion.spend else "",
+                *((cap.most, encode_result(cap.verdict)) if cap else ("", "")),
+                LEARNED_KEPT_MS,
             ],
         )
         return Concluded(outcome.decode())

@@ -23,7 +23,9 @@ from workers.complete import is_cut
 from workers.decide import Rules, decide
 from workers.evidence import Evidence, gathering
 from workers.fetch import fetch
+from workers.learning import Learning
 from workers.metrics import WorkerMetrics
+from workers.notices import most_alerts_notice
 from workers.products import CALL_SESSION
 from workers.scrub import masked
 from workers.settle import current_watch
@@ -49,6 +51,7 @@ class Analyst:
     rules: Rules
     metrics: WorkerMetrics
     now_ms: Callable[[], int]
+    learning: Learning
 
     async def analyze(self, claim: Claim) -> str:
         """One attempt; its outcome as counted in `tollwatch_attempts`.
@@ -75,11 +78,22 @@ class Analyst:
         # An answer is as old as its question: whatever took long since then, a Redis that was away
         # for one, must not make an early look the last one. A wait begins now.
         at_ms = self.now_ms() if isinstance(attempt, Held) else asked_ms
-        conclusion = decide(session, attempt, self.rules, now_ms=at_ms)
-        concluded = await self.store.conclude(
-            session, claim.token, conclusion, now_ms=self.now_ms()
-        )
-        return self._tell(session, attempt, conclusion, concluded)
+        opinion = await self.learning.opinion(session, attempt, self.rules, now_ms=at_ms)
+        conclusion = decide(session, attempt, self.rules, now_ms=at_ms, opinion=opinion)
+        decided_ms = self.now_ms()
+        concluded = await self.store.conclude(session, claim.token, conclusion, now_ms=decided_ms)
+        outcome = self._tell(session, attempt, conclusion, concluded)
+        if concluded is Concluded.CAPPED:
+            await self._tell_of_the_cap(decided_ms)
+        if concluded.is_written and opinion and conclusion.verdict:
+            await self.learning.learn(session, opinion, conclusion.verdict, now_ms=decided_ms)
+        return outcome
+
+    async def _tell_of_the_cap(self, now_ms: int) -> None:
+        self.metrics.capped.inc()
+        notice = most_alerts_notice(self.rules.policy.most_alerts_per_day, now_ms=now_ms)
+        if notice and await self.store.notify(notice, now_ms=now_ms):
+            _log.warning("no more alerts on this day", text=notice.text)
 
     async def _ask(self, session: Session) -> Attempt:
         watch = current_watch(session)
@@ -145,12 +159,12 @@ class Analyst:
     def _tell(
         self, session: Session, attempt: Attempt, conclusion: Conclusion, concluded: Concluded
     ) -> str:
-        if concluded is not Concluded.CONCLUDED:
+        if not concluded.is_written:
             _log.info("attempt without effect", outcome=concluded.value)
             return concluded.value
         if isinstance(attempt, Found):
             self.metrics.tree_events.observe(len(attempt.tree.events))
-        if conclusion.alert:
+        if conclusion.alert and concluded is not Concluded.CAPPED:
             self.metrics.alerts.labels(conclusion.alert.severity).inc()
             _log.warning("alert decided", alert_id=conclusion.alert.id)
         if session.state is State.VERDICT:

@@ -15,7 +15,7 @@ from workers.detection.finding import Finding
 from workers.detection.lasting import HOUR_MS
 from workers.detection.memory import Memory
 from workers.detection.opinion import Gates, Opinion, opinion_of
-from workers.judge import Case, judge, measured_of
+from workers.judge import Case, is_strange, judge, measured_of
 from workers.policy import Policy
 from workers.recorded import Recorded
 
@@ -87,11 +87,6 @@ class Backtest:
         self.memory.learn(lesson, strange=is_strange(opinion, verdict))
         if opinion.unlikely:
             self.memory.keep_apart(opinion, end_ms // HOUR_MS)
-
-
-def is_strange(opinion: Opinion, verdict: Verdict) -> bool:
-    """Whether a session must not teach what is usual."""
-    return bool(opinion.unlikely or verdict.severity)
 
 
 def score_of(verdict: Verdict, opinion: Opinion | None) -> float:

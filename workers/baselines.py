@@ -20,7 +20,7 @@ from service import keys
 from workers.detection.baseline import DAYS, Baseline, Lesson, Sheet, fit, sheet_of
 from workers.detection.cohort import ACCOUNT
 from workers.detection.ladder import Ladder
-from workers.detection.lasting import HOUR_MS, Evidence, is_lasting
+from workers.detection.lasting import HOUR_MS, Change, Evidence, is_lasting
 from workers.detection.leaning import LEAST_CALLS
 from workers.detection.memory import Memory
 from workers.sheets import (
@@ -177,17 +177,6 @@ class Known:
     """When its last call ended."""
     calls: int
     """On the sheets that are read."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What was strange in a cohort and has become usual."""
-
-    cohort: str
-    cause: str
-    """The measure or trait."""
-    calls: int
-    since_ms: int
 
 
 @dataclass(slots=True)

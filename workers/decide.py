@@ -12,6 +12,7 @@ import msgspec
 from service.records import (
     ACCOUNT,
     Alert,
+    Cap,
     Conclusion,
     Fetch,
     Session,
@@ -23,7 +24,9 @@ from service.records import (
 )
 from workers.analysis import encode_analysis
 from workers.attempt import Attempt, Found, Held, NothingYet
-from workers.judge import Case, judge, known_of
+from workers.detection.measure import Measured
+from workers.detection.opinion import Opinion
+from workers.judge import Case, judge, known_of, measured_of
 from workers.policy import Policy
 from workers.products import ASSISTANT
 from workers.settle import GiveUp, Schedule, Settled, Wait, answered, current_watch, held, settle
@@ -41,11 +44,30 @@ class Rules:
     mask_numbers: bool = True
 
 
-def decide(session: Session, attempt: Attempt, rules: Rules, *, now_ms: int) -> Conclusion:
-    """All that the attempt changes. Neither waits nor writes; masks numbers in the analysis."""
+def to_compare(session: Session, attempt: Attempt, rules: Rules, *, now_ms: int) -> Measured | None:
+    """The session in numbers where the attempt brings its final cost, to be held against its like.
+
+    None where the cost may still grow, and where nothing is to be learned.
+    """
+    found = _final(session, attempt, rules, now_ms) if rules.policy.learn else None
+    return measured_of(_case(session, found), rules.policy) if found else None
+
+
+def decide(
+    session: Session,
+    attempt: Attempt,
+    rules: Rules,
+    *,
+    now_ms: int,
+    opinion: Opinion | None = None,
+) -> Conclusion:
+    """All that the attempt changes. Neither waits nor writes; masks numbers in the analysis.
+
+    `opinion` is what is thought of the cost that `to_compare` has measured.
+    """
     watch = current_watch(session)
     if session.state is State.VERDICT:
-        return _recheck(session, watch, attempt, rules, now_ms)
+        return _recheck(session, watch, attempt, rules, now_ms, opinion)
     match attempt:
         case Held(seconds, reason):
             due_ms = now_ms + int(seconds * 1000)
@@ -53,15 +75,35 @@ def decide(session: Session, attempt: Attempt, rules: Rules, *, now_ms: int) -> 
             return Conclusion(State.OPEN, waiting, due_ms, reason, answered=False)
         case Found():
             watch = answered(watch, rules.schedule, _fetch(session, attempt, now_ms))
-            return _conclude(session, watch, attempt, rules, now_ms)
+            return _conclude(session, watch, attempt, rules, now_ms, opinion)
         case NothingYet(last=last):
-            fetch = Fetch(at_ms=now_ms, ready=False, planned=False)
-            watch = answered(watch, rules.schedule, fetch)
-            return _conclude(session, watch, last, rules, now_ms)
+            watch = answered(watch, rules.schedule, _no_cost(now_ms))
+            return _conclude(session, watch, last, rules, now_ms, opinion)
+
+
+def _final(session: Session, attempt: Attempt, rules: Rules, now_ms: int) -> Found | None:
+    """What the attempt found, if a verdict follows from it that stands."""
+    watch = current_watch(session)
+    match attempt:
+        case Found() if session.state is State.VERDICT:
+            return None if session.verdict and _stands(session.verdict, attempt) else attempt
+        case Found():
+            found, fetch = attempt, _fetch(session, attempt, now_ms)
+        case NothingYet(last=Found() as found) if session.state is not State.VERDICT:
+            fetch = _no_cost(now_ms)
+        case _:
+            return None
+    standing = settle(answered(watch, rules.schedule, fetch), rules.schedule)
+    return found if isinstance(standing, Settled) else None
 
 
 def _conclude(
-    session: Session, watch: Watch, found: Found | None, rules: Rules, now_ms: int
+    session: Session,
+    watch: Watch,
+    found: Found | None,
+    rules: Rules,
+    now_ms: int,
+    opinion: Opinion | None,
 ) -> Conclusion:
     state = State.OPEN
     next_due_ms: int | None = None
@@ -69,14 +111,19 @@ def _conclude(
     reason = ""
     match settle(watch, rules.schedule):
         case Wait(due_ms, reason):
-            verdict = _verdict(session, found, rules, now_ms, settled=False, provisional=True)
+            if found:
+                case = _case(session, found, settled=False, provisional=True)
+                verdict = judge(case, rules.policy, at_ms=now_ms)
             next_due_ms = due_ms
         case Settled(settled):
-            verdict = _verdict(session, found, rules, now_ms, settled=settled)
+            if found:
+                case = _case(session, found, settled=settled)
+                verdict = judge(case, rules.policy, opinion, at_ms=now_ms)
             state = State.VERDICT
         case GiveUp(reason):
             # A verdict that was given before a late event stands.
             state = State.VERDICT if session.verdict else State.UNAVAILABLE
+    alert = _alert(session, found, verdict, now_ms)
     return Conclusion(
         state=state,
         watch=msgspec.structs.replace(watch, reason=reason),
@@ -85,14 +132,20 @@ def _conclude(
         answered=True,
         analysis=encode_analysis(found.analysis, masked=rules.mask_numbers) if found else None,
         verdict=verdict,
-        alert=_alert(session, found, verdict, now_ms),
+        alert=alert,
+        cap=_cap(alert, rules.policy),
         recheck_ms=rules.schedule.recheck_due_ms(watch, now_ms) if state is State.VERDICT else None,
         spend=_spend(session, found, verdict, rules.policy) if state is State.VERDICT else None,
     )
 
 
 def _recheck(
-    session: Session, watch: Watch, attempt: Attempt, rules: Rules, now_ms: int
+    session: Session,
+    watch: Watch,
+    attempt: Attempt,
+    rules: Rules,
+    now_ms: int,
+    opinion: Opinion | None,
 ) -> Conclusion:
     """One more look at a session that has its verdict, which stands unless the cost has changed."""
     match attempt:
@@ -115,7 +168,8 @@ def _recheck(
             watch = answered(watch, rules.schedule, _fetch(session, attempt, now_ms))
             if session.verdict and _stands(session.verdict, attempt):
                 return Conclusion(State.VERDICT, watch, None, reason="", answered=True)
-            verdict = _verdict(session, attempt, rules, now_ms, settled=True)
+            verdict = judge(_case(session, attempt), rules.policy, opinion, at_ms=now_ms)
+            alert = _alert(session, attempt, verdict, now_ms)
             return Conclusion(
                 state=State.VERDICT,
                 watch=watch,
@@ -124,7 +178,8 @@ def _recheck(
                 answered=True,
                 analysis=encode_analysis(attempt.analysis, masked=rules.mask_numbers),
                 verdict=verdict,
-                alert=_alert(session, attempt, verdict, now_ms),
+                alert=alert,
+                cap=_cap(alert, rules.policy),
                 spend=_spend(session, attempt, verdict, rules.policy),
             )
 
@@ -151,22 +206,18 @@ def _fetch(session: Session, found: Found, now_ms: int) -> Fetch:
     )
 
 
+def _no_cost(now_ms: int) -> Fetch:
+    return Fetch(at_ms=now_ms, ready=False, planned=False)
+
+
 def _is_assistants(session: Session) -> bool:
     return bool(session.call.assistant_id or session.conversation_ids)
 
 
-def _verdict(
-    session: Session,
-    found: Found | None,
-    rules: Rules,
-    now_ms: int,
-    *,
-    settled: bool,
-    provisional: bool = False,
-) -> Verdict | None:
-    if found is None:
-        return None
-    case = Case(
+def _case(
+    session: Session, found: Found, *, settled: bool = True, provisional: bool = False
+) -> Case:
+    return Case(
         tree=found.tree,
         call=session.call,
         reported=session.reported,
@@ -177,7 +228,6 @@ def _verdict(
         remarks=found.remarks,
         before=session.verdict if session.state is State.VERDICT else None,
     )
-    return judge(case, rules.policy, at_ms=now_ms)
 
 
 def _spend(
@@ -215,3 +265,21 @@ def _alert(
         severity=verdict.severity,
         decided_ms=now_ms,
     )
+
+
+def _cap(alert: Alert | None, policy: Policy) -> Cap | None:
+    """Only for what rests on nothing but what was learned: facts are always told."""
+    if alert is None:
+        return None
+    verdict = alert.verdict
+    if not all(reason.learned_from for reason in verdict.reasons if reason.severity):
+        return None
+    most = policy.most_alerts_per_day
+    said = (
+        f"Nobody was told: on this day there were {most:,} such alerts already, as many as the "
+        "policy wants (most_alerts_per_day)"
+        if most
+        else "Nobody was told: the policy wants no such alerts (most_alerts_per_day: 0)"
+    )
+    remarks = (*verdict.remarks, said)
+    return Cap(most, msgspec.structs.replace(verdict, remarks=remarks))

@@ -509,6 +509,11 @@ def measured_of(case: Case, policy: Policy) -> Measured | None:
     return measure(case.tree, known_of(case.call, case.tree), case.duration_seconds)
 
 
+def is_strange(opinion: Opinion, verdict: Verdict) -> bool:
+    """Whether a session must not teach what is usual."""
+    return bool(opinion.unlikely or verdict.severity)
+
+
 def _unusual(case: Case, opinion: Opinion | None, policy: Policy) -> Iterator[Reason]:
     """What does not matter enough has no severity: it is listed."""
     if opinion is None or not opinion.unlikely:

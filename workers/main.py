@@ -36,12 +36,14 @@ from service.settings import WorkerSettings
 from service.spend import Spending
 from service.store import Store
 from workers.analyze import Analyst
+from workers.baselines import Baselines
 from workers.budgets import BudgetWatch
 from workers.clock import RedisClock
 from workers.decide import Rules
 from workers.feed import Feeder
 from workers.funds import BalanceWatch, Purse
 from workers.housekeeping import Housekeeping
+from workers.learning import Learning
 from workers.ledger import Ledger
 from workers.metrics import WorkerMetrics
 from workers.notices import outage_notice
@@ -121,6 +123,7 @@ class WorkerProcess:
     sessions: Feeder
     alerts: Feeder
     analyst: Analyst
+    baselines: Baselines
     outbox: Outbox
     poster: Poster
     housekeeping: Housekeeping
@@ -279,6 +282,7 @@ class WorkerProcess:
             self.metrics.folded.set(standing.folded)
             await self.housekeeping.turn(now_ms=now)
             await self.budgets.turn(now_ms=now)
+            self.metrics.cohorts.set(await self.baselines.count())
             await asyncio.sleep(_WATCH_SECONDS)
 
     async def _watch_telnyx(self, now: int) -> None:
@@ -390,6 +394,7 @@ def _assemble(
     schedule = Schedule.of_seconds(settings.ages, settings.recheck_after_seconds)
     rules = Rules(schedule, policy, mask_numbers=settings.mask_numbers)
     spending = Spending(arq)
+    baselines = Baselines(arq, retention_ms=settings.retention_ms, on_read=metrics.observe_read)
 
     def on_takeover(claim: Claim) -> None:
         if claim.taken_over:
@@ -429,7 +434,10 @@ def _assemble(
         alerts=Feeder(
             outbox, POST, arq, _POSTS_AT_ONCE, worker_id, json.encode, on_claim=on_takeover
         ),
-        analyst=Analyst(store, telnyx, rules, metrics, clock.now_ms),
+        analyst=Analyst(
+            store, telnyx, rules, metrics, clock.now_ms, Learning(baselines, store, metrics)
+        ),
+        baselines=baselines,
         outbox=outbox,
         poster=Poster(outbox, slack, metrics, clock.now_ms),
         housekeeping=Housekeeping(store, arq, metrics, rechecks=bool(schedule.recheck_ms)),

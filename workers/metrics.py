@@ -25,6 +25,8 @@ POST_OUTCOMES: Final = (
     "kept",
     "failed",
 )
+LESSONS: Final = ("learned", "apart")
+READS: Final = ("hit", "miss")
 FATES: Final = tuple(fate for fate in Delivery if fate is not Delivery.WAITING)
 ATTEMPTS: Final = (
     "settled",
@@ -64,6 +66,7 @@ class WorkerMetrics:
         self._of_telnyx(registry)
         self._of_slack(registry)
         self._of_money(registry)
+        self._of_baselines(registry)
         self._of_care(registry)
         self._of_itself(registry)
 
@@ -195,6 +198,30 @@ class WorkerMetrics:
         )
         self.show_balance(None, None, heard_ms=0)
 
+    def _of_baselines(self, registry: CollectorRegistry) -> None:
+        self.cohorts = Gauge(
+            "tollwatch_cohorts", "Cohorts of which something is learned", registry=registry
+        )
+        self.baseline_reads = _counter(
+            registry,
+            "tollwatch_baseline_reads",
+            "Sessions held against what was learned: it was at hand, or had to be read",
+            "outcome",
+            READS,
+        )
+        self.lessons = _counter(
+            registry,
+            "tollwatch_lessons",
+            "Sessions that taught what is usual, and those kept apart as strange",
+            "outcome",
+            LESSONS,
+        )
+        self.capped = Counter(
+            "tollwatch_alerts_capped",
+            "Alerts from what was learned that were one too many for a day",
+            registry=registry,
+        )
+
     def _of_care(self, registry: CollectorRegistry) -> None:
         self.dead = Gauge(
             "tollwatch_dead_letters", "Dead letters, by kind", ["kind"], registry=registry
@@ -267,6 +294,10 @@ class WorkerMetrics:
         self.dead.clear()
         for kind, number in {WRONG_REQUEST: 0, OTHER: 0, **numbers}.items():
             self.dead.labels(kind).set(number)
+
+    def observe_read(self, hit: bool) -> None:
+        """One session held against what was learned, and whether that was at hand."""
+        self.baseline_reads.labels("hit" if hit else "miss").inc()
 
     def observe_fetch(self, meaning: str, seconds: float) -> None:
         """One answer of Telnyx, or its absence."""

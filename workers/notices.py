@@ -9,6 +9,10 @@ from typing import Final
 from service.dead import Count
 from service.gate import Heard, Outage
 from service.records import Notice, moment
+from workers.detection.explain import change_in_words
+from workers.detection.lasting import Change
+from workers.detection.measure import Measured
+from workers.detection.strange import Deviation
 
 # One that comes and goes is one trouble to people.
 _QUIET_MS: Final = 3_600_000
@@ -64,5 +68,41 @@ def dead_letter_notice(count: Count) -> Notice:
             f"What happened: tollwatch dead list --reason {count.kind}",
             f"Once that is mended: tollwatch dead retry --reason {count.kind}",
             "No more of this kind is told until none is left",
+        ),
+    )
+
+
+def most_alerts_notice(most: int, *, now_ms: int) -> Notice | None:
+    """That there have been as many alerts as a day may have; None where none are wanted."""
+    if not most:
+        return None
+    day = f"{moment(now_ms):%Y-%m-%d}"
+    return Notice(
+        id=f"most_alerts:{day}",
+        kind="most_alerts",
+        at_ms=now_ms,
+        text=f"On {day} there were {most:,} alerts that rest on what was learned, as many as the "
+        "policy wants: no more of them are made on this day (UTC)",
+        details=(
+            "All are kept with their reasons: tollwatch sessions --state verdict --limit 200",
+            "Ceilings, billing faults and whatever else does not rest on it are told as ever",
+            "The policy's most_alerts_per_day and false_alerts_per_1000_normal_calls set how many",
+        ),
+    )
+
+
+def new_normal_notice(
+    change: Change, deviation: Deviation, measured: Measured, currency: str, *, now_ms: int
+) -> Notice:
+    """That what was strange in a cohort has become usual; `deviation` is its latest case."""
+    calls = f"{change.calls:,} calls since {moment(change.since_ms):%Y-%m-%d %H:%M} UTC"
+    return Notice(
+        id=f"new_normal:{change.cohort}:{change.cause}",
+        kind="new_normal",
+        at_ms=now_ms,
+        text=f"{change_in_words(deviation, measured, currency)}: {calls}",
+        details=(
+            "Such calls are no longer told, and teach what is usual",
+            f"What has been learned: tollwatch baseline '{change.cohort}'",
         ),
     )

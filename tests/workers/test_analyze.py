@@ -19,8 +19,10 @@ from workers import analyze
 from workers.analysis import decode_analysis
 from workers.analyze import MOST_FAILURES, Analyst
 from workers.answer import Invalid, Meaning, NotReady, RateLimited, Ready, Refused, Transient
+from workers.baselines import Baselines
 from workers.decide import Rules
 from workers.evidence import Evidence, note_answer, read_raw
+from workers.learning import Learning
 from workers.metrics import WorkerMetrics
 from workers.policy import BUILT_IN
 from workers.settle import Schedule
@@ -58,12 +60,14 @@ class Scene:
         self.store = Store(redis, retention_ms=86_400_000)
         self.now_ms = END_MS
         self.registry = CollectorRegistry()
+        self.metrics = WorkerMetrics(self.registry)
         self.analyst = Analyst(
             self.store,
             telnyx,  # type: ignore[arg-type]
             rules,
-            WorkerMetrics(self.registry),
+            self.metrics,
             lambda: self.now_ms,
+            Learning(Baselines(redis, retention_ms=86_400_000), self.store, self.metrics),
         )
 
     async def attempt(self, age_seconds: int) -> str:

@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 from service import keys
 from tests.world.valkey import Valkey
 from workers import baselines as module
-from workers.baselines import Baselines, Change
+from workers.baselines import Baselines
 from workers.detection.baseline import DAY_MS, DAYS, EMPTY, Baseline, Lesson, fit, weight_of
-from workers.detection.lasting import HOUR_MS, Evidence
+from workers.detection.lasting import HOUR_MS, Change, Evidence
 from workers.detection.leaning import LEAST_CALLS
 from workers.detection.memory import Memory
 from workers.sheets import LONGEST_NAME

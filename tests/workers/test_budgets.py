@@ -16,8 +16,10 @@ from tests.samples import END_MS, assistant_call, scheduling
 from workers.analysis import decode_analysis
 from workers.analyze import Analyst
 from workers.answer import Ready
+from workers.baselines import Baselines
 from workers.budgets import BudgetWatch, standings
 from workers.decide import Rules
+from workers.learning import Learning
 from workers.metrics import WorkerMetrics
 from workers.policy import Budget, Policy, Scope
 from workers.settle import Schedule
@@ -57,8 +59,9 @@ class Scene:
             self.store,
             Telnyx(),  # type: ignore[arg-type]
             Rules(SCHEDULE, self.policy),
-            WorkerMetrics(CollectorRegistry()),
+            metrics := WorkerMetrics(CollectorRegistry()),
             lambda: self.now_ms,
+            Learning(Baselines(self.redis, retention_ms=86_400_000), self.store, metrics),
         )
         for age in (90, 300):
             self.now_ms = end_ms + age * 1000

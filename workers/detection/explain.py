@@ -73,6 +73,13 @@ def _reason(deviation: Deviation, measured: Measured, ladder: Ladder, currency: 
     )
 
 
+def change_in_words(deviation: Deviation, measured: Measured, currency: str) -> str:
+    """That a deviation is the new normal of its cohort."""
+    telling = _Telling(deviation, measured, currency)
+    whose = cohort_in_words(deviation.cohort.cohort)
+    return f"{_CHANGES[deviation.code](telling)} is the new normal for {whose}"
+
+
 def _exact(value: float) -> Decimal:
     return Decimal(value).quantize(_PLACES)
 
@@ -136,6 +143,33 @@ class _Telling:
 
     def new_country(self) -> str:
         return f"First call to {self.trait} among {self.whose(bounded=False)}"
+
+    def changed(self) -> str:
+        what = f"{self.product} at " if self.deviation.product else ""
+        a_minute = " a minute" if "per_minute" in self.deviation.name else ""
+        each = " for each event" if self.deviation.name.startswith("each:") else ""
+        return f"{what}{self.observed}{a_minute}{each} instead of {self.expected}"
+
+    def changed_count(self) -> str:
+        deviation = self.deviation
+        a_minute = " a minute" if deviation.name.startswith("events_per_minute") else ""
+        unit = _unit(deviation.product or "")
+        observed, expected = _count(deviation.observed), _count(deviation.expected)
+        return f"{self.product} with {observed} {unit}{a_minute} instead of {expected}"
+
+    def changed_billing(self) -> str:
+        times = factor(_exact(self.deviation.observed), Decimal(1))
+        return f"{self.product} billed for {times} its real duration"
+
+    def gone(self) -> str:
+        return f"No {self.product}"
+
+    def free(self) -> str:
+        return "No cost at all"
+
+    def novelty(self) -> str:
+        group, _, name = self.deviation.name.partition(":")
+        return f"{group.capitalize()} {label(name) if group == 'product' else name}"
 
     def missing_product(self) -> str:
         return (
@@ -209,6 +243,20 @@ _SENTENCES: Final = {
     "new_country": _Telling.new_country,
     "missing_product": _Telling.missing_product,
     "missing_cost": _Telling.missing_cost,
+}
+_CHANGES: Final = {
+    "unusual_cost": _Telling.changed,
+    "unusual_cost_per_minute": _Telling.changed,
+    "unusual_product_cost": _Telling.changed,
+    "unusual_events": _Telling.changed_count,
+    "unusual_cost_per_event": _Telling.changed,
+    "unusual_billing": _Telling.changed_billing,
+    "unknown_rate": _Telling.changed,
+    "new_product": _Telling.novelty,
+    "new_model": _Telling.novelty,
+    "new_country": _Telling.novelty,
+    "missing_product": _Telling.gone,
+    "missing_cost": _Telling.free,
 }
 LEARNED: Final = tuple(_SENTENCES)
 """The codes of all reasons that rest on what was learned."""

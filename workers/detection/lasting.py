@@ -52,6 +52,17 @@ class Evidence:
             self.buckets[bucket] = self.buckets.get(bucket, 0) + times
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What was strange in a cohort and has become usual."""
+
+    cohort: str
+    cause: str
+    """The measure or trait."""
+    calls: int
+    since_ms: int
+
+
 def is_lasting(evidence: Evidence, days: Mapping[int, int]) -> bool:
     """Whether it is the new normal. `days`: the cohort's other calls, by day."""
     hours = [hour for hour, calls in evidence.hours.items() if calls > 0]
