@@ -37,6 +37,8 @@ from service.store import Posting
 from workers.archive import Tally
 from workers.checks import Check, Result
 from workers.dead import Looked
+from workers.detection.mutes import Mute
+from workers.feedback import Feedback
 from workers.lookup import Known
 from workers.metadata import RecordType, RecordTypes, Relation
 from workers.policy import Policy, describe
@@ -203,7 +205,7 @@ def _seconds(billed: int | None, real: int | None) -> str:
 
 def products_view(products: Sequence[ProductCost], currency: str) -> Table:
     """Where the money went, the dearest product first."""
-    table = _table("product", f">cost {safe(currency)}", ">share", ">events", "rate", "time")
+    table = table_of("product", f">cost {safe(currency)}", ">share", ">events", "rate", "time")
     for product in products:
         table.add_row(
             said(label(product.product)),
@@ -325,10 +327,46 @@ def _session_facts(known: Known) -> Iterator[tuple[str, str]]:
         yield "why", reason
     if session.dropped_ms:
         yield "dropped", f"by a person, {when(session.dropped_ms)}"
+    if known.feedback:
+        yield "feedback", feedback_line(known.feedback)
     verdict = session.verdict
     if verdict:
         yield "cost", priced(verdict.total, verdict.currency)
         yield "judged", when(verdict.at_ms)
+
+
+def feedback_line(said: Feedback) -> str:
+    """What somebody said, who and when."""
+    what: str = said.kind
+    if said.times:
+        what += f", counted {said.times:,} times"
+    if said.mute:
+        what += f": {_muted(said.mute)}"
+    note = f": {said.note}" if said.note else ""
+    return f"{what}; by {said.by}, {when(said.at_ms)}{note}"
+
+
+def _muted(mute: Mute) -> str:
+    return f"{mute.cohort} is muted from {when(mute.from_ms)} until {when(mute.until_ms)}"
+
+
+def feedback_view(found: Iterable[tuple[str, Feedback | None]]) -> Table:
+    """A list of what was said of sessions; one that cannot be read says so."""
+    table = table_of("session", "is", "said", "by", "effect", "note")
+    for session_id, said_of in found:
+        if said_of is None:
+            table.add_row(said(session_id), Text("cannot be read", "red"))
+            continue
+        times = f"counted {said_of.times:,} times" if said_of.times else "teaches nothing"
+        table.add_row(
+            said(session_id),
+            said(said_of.kind),
+            Text(when(said_of.at_ms)),
+            said(said_of.by),
+            said(_muted(said_of.mute) if said_of.mute else times),
+            said(said_of.note),
+        )
+    return table
 
 
 def _call_facts(call: Call) -> Iterator[tuple[str, str]]:
@@ -364,7 +402,7 @@ def _next_look(known: Known) -> str:
 
 
 def _events_view(session: Session) -> Table:
-    table = _table("at", "event", "leg or conversation", "cause", ">reported cost")
+    table = table_of("at", "event", "leg or conversation", "cause", ">reported cost")
     for event in sorted(session.events, key=lambda e: e.at_ms):
         reported = event.reported
         total = reported.total if reported else None
@@ -379,7 +417,7 @@ def _events_view(session: Session) -> Table:
 
 
 def _fetches_view(session: Session) -> RenderableType:
-    table = _table("at", ">after the end", "why", "answer", ">events", ">total")
+    table = table_of("at", ">after the end", "why", "answer", ">events", ">total")
     for fetch in session.watch.fetches:
         table.add_row(
             Text(when(fetch.at_ms)),
@@ -414,7 +452,7 @@ def _alert_line(posting: Posting[Alert]) -> Text:
 
 def sessions_view(found: Iterable[tuple[str, Session | None]]) -> Table:
     """A list of sessions; one that cannot be read says so."""
-    table = _table("session", "state", "ended", ">cost", "verdict", "alerted", "why")
+    table = table_of("session", "state", "ended", ">cost", "verdict", "alerted", "why")
     for session_id, session in found:
         if session is None:
             table.add_row(said(session_id), Text("cannot be read", "red"))
@@ -434,7 +472,7 @@ def sessions_view(found: Iterable[tuple[str, Session | None]]) -> Table:
 
 def dead_view(found: Iterable[DeadLetter]) -> Table:
     """A list of dead letters."""
-    table = _table("session", "died", "kind", ">failures", "why")
+    table = table_of("session", "died", "kind", ">failures", "why")
     for letter in found:
         table.add_row(
             said(letter.session_id),
@@ -448,7 +486,7 @@ def dead_view(found: Iterable[DeadLetter]) -> Table:
 
 def kinds_view(counts: Iterable[Count]) -> Table:
     """How many dead letters there are of each kind, all of them."""
-    table = _table("kind", ">dead letters", "since")
+    table = table_of("kind", ">dead letters", "since")
     for count in counts:
         table.add_row(said(count.kind), Text(str(count.number)), Text(when(count.since_ms)))
     return table
@@ -478,7 +516,7 @@ def _dead_letter_facts(looked: Looked) -> Iterator[tuple[str, str]]:
 
 def alerts_view(found: Iterable[tuple[str, Posting[Any] | None]]) -> Table:
     """A list of alerts and what became of them; one that cannot be read says so."""
-    table = _table("about", "decided", "severity", ">cost", ">excess", "fate", ">tries", "why")
+    table = table_of("about", "decided", "severity", ">cost", ">excess", "fate", ">tries", "why")
     for alert_id, posting in found:
         if posting is None:
             table.add_row(said(alert_id), Text("cannot be read", "red"))
@@ -534,7 +572,7 @@ def reconciliation_view(report: Report, *, dry: bool) -> Iterator[RenderableType
     heads = ("rows", scheduled, "merged", "known", "too old", "no interest", "unreadable", "pages")
     span = report.searched[0].span
     yield Text(f"from {when(span.since_ms)} until {when(span.until_ms)}")
-    table = _table("list", *(f">{head}" for head in heads), "ended")
+    table = table_of("list", *(f">{head}" for head in heads), "ended")
     for found in report.searched:
         t = found.tally
         numbers = (
@@ -557,7 +595,7 @@ def reconciliation_view(report: Report, *, dry: bool) -> Iterator[RenderableType
 
 def record_types_view(known: RecordTypes) -> Table:
     """All record types: names, and what hangs below them."""
-    table = _table(
+    table = table_of(
         "record type", "product", "also called", "children", "cost rolls up", "linked by"
     )
     for found in known.record_types:
@@ -591,7 +629,7 @@ def record_type_view(found: RecordType) -> Iterator[RenderableType]:
 
 
 def _relations_view(relations: Iterable[Relation]) -> Table:
-    table = _table("record type", "cost rolls up", "in the tree", "linked by (child = parent)")
+    table = table_of("record type", "cost rolls up", "in the tree", "linked by (child = parent)")
     for relation in relations:
         table.add_row(
             said(relation.record_type),
@@ -614,7 +652,7 @@ def _flag(value: bool | None) -> str:
 
 def checks_view(checks: Iterable[Check]) -> Table:
     """What was checked, how it is, and what to mend."""
-    table = _table("what", "is", "found", "what to do")
+    table = table_of("what", "is", "found", "what to do")
     for check in checks:
         style = _RESULTS[check.result]
         table.add_row(
@@ -625,7 +663,7 @@ def checks_view(checks: Iterable[Check]) -> Table:
 
 def policy_view(policy: Policy) -> Table:
     """What a policy will do."""
-    table = _table("measure", "limit", "for")
+    table = table_of("measure", "limit", "for")
     for row in describe(policy):
         table.add_row(*(said(cell) for cell in row))
     return table
@@ -648,7 +686,7 @@ def _money(value: Decimal | None, currency: str | None) -> str:
     return priced(value, currency) if currency else amount(value)
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
     """A table with these heads; one that begins with > is aligned to the right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:

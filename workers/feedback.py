@@ -7,7 +7,7 @@ repeated.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
@@ -115,16 +115,10 @@ class FeedbackBook:
         await self.baselines.restore(session_id)
         return bool(await self._say(session_id, b"", 0))
 
-    async def of(self, session_id: str) -> Feedback | None:
-        """What was said of a session. Raises ValueError where that cannot be read."""
-        raw = await cast("Any", self.redis.hget(keys.FEEDBACK, session_id))
-        return _FEEDBACK.decode(raw) if raw else None
-
-    async def listed(self) -> AsyncIterator[tuple[str, Feedback | None]]:
+    async def listed(self) -> list[tuple[str, Feedback | None]]:
         """All of it, the last said first; None for what cannot be read, at the end."""
         found = await self._all()
-        for session_id, said in sorted(found.items(), key=lambda item: _order(item[1])):
-            yield session_id, said
+        return sorted(found.items(), key=lambda item: _order(item[1]))
 
     async def mutes(self) -> tuple[Mute, ...]:
         """All mutes, also those that have ended; at most a minute old."""
@@ -158,6 +152,12 @@ class FeedbackBook:
     async def _all(self) -> dict[str, Feedback | None]:
         found: Mapping[bytes, bytes] = await cast("Any", self.redis.hgetall(keys.FEEDBACK))
         return {id.decode(errors="replace"): _readable(id, raw) for id, raw in found.items()}
+
+
+async def feedback_on(redis: Redis, session_id: str) -> Feedback | None:
+    """What was said of a session. Raises msgspec.MsgspecError where that cannot be read."""
+    raw = await cast("Any", redis.hget(keys.FEEDBACK, session_id))
+    return _FEEDBACK.decode(raw) if raw else None
 
 
 def _readable(session_id: bytes, raw: bytes) -> Feedback | None:

@@ -22,6 +22,7 @@ from workers.answer import Invalid, Meaning, NotReady, RateLimited, Ready, Refus
 from workers.baselines import Baselines
 from workers.decide import Rules
 from workers.evidence import Evidence, note_answer, read_raw
+from workers.feedback import FeedbackBook
 from workers.learning import Learning
 from workers.metrics import WorkerMetrics
 from workers.policy import BUILT_IN
@@ -61,13 +62,16 @@ class Scene:
         self.now_ms = END_MS
         self.registry = CollectorRegistry()
         self.metrics = WorkerMetrics(self.registry)
+        self.baselines = Baselines(redis, retention_ms=86_400_000)
+        self.feedback = FeedbackBook(redis, self.baselines, 86_400_000)
         self.analyst = Analyst(
             self.store,
             telnyx,  # type: ignore[arg-type]
             rules,
             self.metrics,
             lambda: self.now_ms,
-            Learning(Baselines(redis, retention_ms=86_400_000), self.store, self.metrics),
+            Learning(self.baselines, self.store, self.metrics),
+            self.feedback,
         )
 
     async def attempt(self, age_seconds: int) -> str:
