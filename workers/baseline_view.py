@@ -17,7 +17,7 @@ from workers.detection.measure import TOTAL
 from workers.display import said, table_of, title, when
 from workers.learned import Learned
 from workers.products import label
-from workers.wording import factor, percent, rough
+from workers.wording import count, factor, percent, rough
 
 _MONEY: Final[dict[str, str]] = {
     "total": "whole session",
@@ -34,7 +34,6 @@ _BILLED: Final = "billed"
 _ORDER: Final = (*_MONEY, *_COUNTS, _BILLED)
 _WIDEST_BAR: Final = 40
 _EIGHTHS: Final = "▏▎▍▌▋▊▉█"
-_FINE: Final = 10
 
 
 def cohorts_view(found: Iterable[Learned]) -> Table:
@@ -121,7 +120,7 @@ def _value(what: str, log: float) -> str:
     value = math.exp(log)
     if what == _BILLED:
         return factor(Decimal(value), Decimal(1))
-    return f"{value:,.0f}" if value >= _FINE else f"{value:.1f}"
+    return count(value)
 
 
 def _traits(traits: Any, calls: int) -> Table:

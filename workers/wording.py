@@ -3,6 +3,7 @@
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
+_WHOLE: Final = 2
 _ONE: Final = Decimal(1)
 _CENT: Final = Decimal("0.01")
 _FINE: Final = Decimal("0.0001")
@@ -30,6 +31,11 @@ def rough(value: Decimal) -> str:
 def priced(value: Decimal, currency: str) -> str:
     """Money with its currency: "4.37 USD"."""
     return f"{amount(value)} {currency}"
+
+
+def count(value: float) -> str:
+    """How many there usually are: whole ones from two on, "1.5" below."""
+    return f"{value:,.0f}" if value >= _WHOLE else f"{value:.1f}".removesuffix(".0")
 
 
 def percent(share: Decimal) -> str:

@@ -101,9 +101,9 @@ async def test_an_anomaly_teaches_nothing(desk: Desk) -> None:
 
 async def test_nothing_can_be_said_of_what_taught_nothing(desk: Desk) -> None:
     """Without a lesson there is nothing to widen or to take back; nothing is kept of it."""
-    for kind in ("expected", "anomaly"):
+    for said in (word("expected", "unknown"), word("anomaly", "unknown")):
         with pytest.raises(NothingTaught):
-            await desk.say(word(cast("Kind", kind), "unknown"))
+            await desk.say(said)
     assert await desk.book.listed() == []
 
 

@@ -14,15 +14,13 @@ from workers.detection.opinion import Opinion
 from workers.detection.strange import Deviation
 from workers.products import INFERENCE, label
 from workers.tree import ProductCost
-from workers.wording import amount, factor, priced, rough
+from workers.wording import amount, count, factor, priced, rough
 
 _PLACES: Final = Decimal("0.0000001")
 _SHOWN_PARTS: Final = 3
 _LEAST_PART: Final = 0.03
 """Of the excess: a smaller part is not worth naming."""
 _LONGEST_ID: Final = 24
-_WHOLE: Final = 2
-"""From here on people count in whole ones."""
 _MINUTE: Final = 60
 _MORE: Final = 1.2
 """So many times the usual is worth naming as what there was more of."""
@@ -108,7 +106,7 @@ class _Telling:
     def events(self) -> str:
         deviation = self.deviation
         product = self.measured.products[deviation.product or ""]
-        usual = _count(product.events * deviation.expected / deviation.observed)
+        usual = count(product.events * deviation.expected / deviation.observed)
         unit = _unit(product.product)
         return f"{self.product}: {product.events:,} {unit} instead of {usual} for {self.whose()}"
 
@@ -154,7 +152,7 @@ class _Telling:
         deviation = self.deviation
         a_minute = " a minute" if deviation.name.startswith("events_per_minute") else ""
         unit = _unit(deviation.product or "")
-        observed, expected = _count(deviation.observed), _count(deviation.expected)
+        observed, expected = count(deviation.observed), count(deviation.expected)
         return f"{self.product} with {observed} {unit}{a_minute} instead of {expected}"
 
     def changed_billing(self) -> str:
@@ -224,7 +222,7 @@ class _Telling:
         deviation = self.deviation
         if deviation.code == "unusual_events":
             a_minute = " a minute" if deviation.name.startswith("events_per_minute") else ""
-            return f"{_count(deviation.high)} {_unit(deviation.product or '')}{a_minute}"
+            return f"{count(deviation.high)} {_unit(deviation.product or '')}{a_minute}"
         if deviation.code == "unusual_billing":
             return factor(_exact(deviation.high), Decimal(1))
         return _money(deviation.high)
@@ -336,7 +334,7 @@ def _more_of(product: ProductCost, ladder: Ladder) -> Iterator[tuple[float, str]
     if events and product.events > 1:
         unit = _unit(product.product)
         times = product.events / events
-        yield times, f"{product.events:,} {unit} instead of {_count(events)}"
+        yield times, f"{product.events:,} {unit} instead of {count(events)}"
     each = usual.get("each")
     if each and product.events > 1:
         one, price = _unit(product.product).removesuffix("s"), float(product.cost) / product.events
@@ -344,7 +342,7 @@ def _more_of(product: ProductCost, ladder: Ladder) -> Iterator[tuple[float, str]
     cost, a_minute = usual.get("cost"), usual.get("cost_per_minute")
     if product.billed_seconds and cost and a_minute:
         minutes, usual_minutes = product.billed_seconds / _MINUTE, cost / a_minute
-        words = f"{_count(minutes)} minutes instead of {_count(usual_minutes)}"
+        words = f"{count(minutes)} minutes instead of {count(usual_minutes)}"
         yield minutes / usual_minutes, words
         price = float(product.cost) / minutes
         yield price / a_minute, f"{_money(price)} a minute instead of {_money(a_minute)}"
@@ -352,10 +350,6 @@ def _more_of(product: ProductCost, ladder: Ladder) -> Iterator[tuple[float, str]
 
 def _unit(product: str) -> str:
     return "turns" if product == INFERENCE else "events"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}" if value >= _WHOLE else f"{value:.1f}".removesuffix(".0")
 
 
 def _money(value: float) -> str:
