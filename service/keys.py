@@ -52,6 +52,9 @@
     taken back. The retention.
 `tollwatch:learned:{day}` (string): how many alerts there were on a day that rest on nothing but
     what was learned. Two days.
+`tollwatch:feedback` (hash): what people said of sessions, mutes included. The retention after the
+    last of it was said, or a mute ended; each is removed after its own.
+`tollwatch:feedback:ends` (sorted set): when each of it is removed. Goes with `feedback`.
 `tollwatch:reconcile` (hash): how far the search for webhooks that never came has got, a field for
     each list that is read. No end; it does not grow.
 `tollwatch:reconcile:lease` (string): who searches now. Seconds.
@@ -104,6 +107,8 @@ STRANGE: Final = "tollwatch:strange:"
 COHORTS: Final = "tollwatch:cohorts"
 LESSON: Final = "tollwatch:lesson:"
 LEARNED: Final = "tollwatch:learned:"
+FEEDBACK: Final = "tollwatch:feedback"
+FEEDBACK_ENDS: Final = FEEDBACK + ":ends"
 RECONCILE: Final = "tollwatch:reconcile"
 RECONCILE_LEASE: Final = "tollwatch:reconcile:lease"
 CALLS_MINUTE: Final = "tollwatch:calls:minute:"
@@ -168,6 +173,8 @@ FAMILIES: Final = (
     Family(COHORTS),
     Family(LESSON + "{id}"),
     Family(LEARNED + "{day}"),
+    Family(FEEDBACK),
+    Family(FEEDBACK_ENDS),
     Family(RECONCILE, owned=True),
     Family(RECONCILE_LEASE),
     Family(CALLS_MINUTE + "{minute}"),

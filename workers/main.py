@@ -41,6 +41,7 @@ from workers.budgets import BudgetWatch
 from workers.clock import RedisClock
 from workers.decide import Rules
 from workers.feed import Feeder
+from workers.feedback import FeedbackBook
 from workers.funds import BalanceWatch, Purse
 from workers.housekeeping import Housekeeping
 from workers.learning import Learning
@@ -445,7 +446,13 @@ def _assemble(
             outbox, POST, arq, _POSTS_AT_ONCE, worker_id, json.encode, on_claim=on_takeover
         ),
         analyst=Analyst(
-            store, telnyx, rules, metrics, clock.now_ms, Learning(baselines, store, metrics)
+            store,
+            telnyx,
+            rules,
+            metrics,
+            clock.now_ms,
+            Learning(baselines, store, metrics),
+            FeedbackBook(arq, baselines, settings.retention_ms),
         ),
         baselines=baselines,
         outbox=outbox,

@@ -60,6 +60,18 @@ _REASONS: Final[Mapping[str, str]] = {
     "sum_mismatch": "sums do not add up",
     "count_mismatch": "counts do not add up",
     "mixed_currencies": "mixed currencies",
+    "unusual_cost": "unusually dear session",
+    "unusual_cost_per_minute": "unusually dear minute",
+    "unusual_product_cost": "unusually dear product",
+    "unusual_events": "unusually many events",
+    "unusual_cost_per_event": "unusually dear event",
+    "unusual_billing": "billed too long",
+    "unknown_rate": "unknown rate",
+    "new_product": "new product",
+    "new_model": "new model",
+    "new_country": "new country",
+    "missing_product": "missing product",
+    "missing_cost": "missing cost",
 }
 
 

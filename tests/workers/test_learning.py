@@ -19,6 +19,7 @@ from workers.answer import Ready
 from workers.baselines import Baselines
 from workers.decide import Rules
 from workers.detection.baseline import DAY_MS
+from workers.feedback import FeedbackBook
 from workers.learning import Learning
 from workers.metrics import WorkerMetrics
 from workers.policy import Policy
@@ -63,6 +64,7 @@ class Scene:
             self.metrics,
             lambda: self.now_ms,
             Learning(self.baselines, self.store, self.metrics),
+            FeedbackBook(redis, self.baselines, RETENTION_MS),
         )
 
     async def call(
