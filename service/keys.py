@@ -58,6 +58,15 @@
 `tollwatch:reconcile` (hash): how far the search for webhooks that never came has got, a field for
     each list that is read. No end; it does not grow.
 `tollwatch:reconcile:lease` (string): who searches now. Seconds.
+`tollwatch:calls:minute:{minute}` (hash): how many calls ended in that minute, by series, see
+    `service.counting`. Five hours.
+`tollwatch:calls:day:{id}` (hash): the calls, the money and the bursts of a series, by hour; the id
+    is day and series. Thirty days.
+`tollwatch:calls:roster:{day}` (set): the series of a day. Thirty days.
+`tollwatch:calls:numbers:{hour}` (hash): how often each number was called, under names that only the
+    web processes can make. Two hours.
+`tollwatch:calls:episodes` (hash): what is out of the ordinary now, and since when. Two days.
+`tollwatch:calls:look` (string): who looked at the counts last. Seconds.
 `tollwatch:ready` (string): what readiness writes. A minute.
 `tollwatch:mark` (string): what is written before replicas are waited for, see
     `service.replicas`. A minute.
@@ -102,6 +111,12 @@ FEEDBACK: Final = "tollwatch:feedback"
 FEEDBACK_ENDS: Final = FEEDBACK + ":ends"
 RECONCILE: Final = "tollwatch:reconcile"
 RECONCILE_LEASE: Final = "tollwatch:reconcile:lease"
+CALLS_MINUTE: Final = "tollwatch:calls:minute:"
+CALLS_DAY: Final = "tollwatch:calls:day:"
+CALLS_ROSTER: Final = "tollwatch:calls:roster:"
+CALLS_NUMBERS: Final = "tollwatch:calls:numbers:"
+CALLS_EPISODES: Final = "tollwatch:calls:episodes"
+CALLS_LOOK: Final = "tollwatch:calls:look"
 READY: Final = "tollwatch:ready"
 MARK: Final = "tollwatch:mark"
 
@@ -162,6 +177,12 @@ FAMILIES: Final = (
     Family(FEEDBACK_ENDS),
     Family(RECONCILE, owned=True),
     Family(RECONCILE_LEASE),
+    Family(CALLS_MINUTE + "{minute}"),
+    Family(CALLS_DAY + "{id}"),
+    Family(CALLS_ROSTER + "{day}"),
+    Family(CALLS_NUMBERS + "{hour}"),
+    Family(CALLS_EPISODES),
+    Family(CALLS_LOOK),
     Family(READY),
     Family(MARK),
     Family("arq:*"),

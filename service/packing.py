@@ -83,7 +83,7 @@ _DICTIONARIES: Final = {
         b'{"ladder":["assistant--4-4-8/outbound/US/assistant","assistant--4-4-8'
         b'/inbound/*/assistant","*/inbound/US/assistant","*/outbound/DE/phone'
         b'/unanswered","*/*/*/phone","*/*/*/assistant","account"],"day":2'
-        b',"weight":1,"buckets":{"total":-1,"per_minute":-1'
+        b',"buckets":{"total":-1,"per_minute":-1'
         b',"cost:ai-voice-assistant":-1,"cost_per_minute:ai-voice-assistant":-1'
         b',"billed:ai-voice-assistant":1,"cost:call-control":-1,"cost_per_minute:call-control":-1'
         b',"billed:call-control":1,"cost:inference":-1,"cost_per_minute:inference":-1'

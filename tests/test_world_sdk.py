@@ -6,6 +6,7 @@ The simulator is what all other tests believe, so somebody else has to believe t
 import base64
 import time
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -198,6 +199,25 @@ class TestLists:
         unknown: Any = {"url": "x"}
         with pytest.raises(telnyx.UnprocessableEntityError):
             await client.webhook_deliveries.list(filter=unknown)
+
+
+class TestBalance:
+    """The client's type fits the account's balance."""
+
+    async def test_reads_the_balance(self, world: World, client: telnyx.AsyncTelnyx) -> None:
+        """All fields, as strings, less by what calls were charged."""
+        world.telnyx.credit_limit = Decimal(100)
+        call = world.call("guide", end=_hour_ago(world))
+        read = await client.balance.retrieve()
+        _strict(read)
+        assert read.data
+        assert read.data.record_type == "balance"
+        assert read.data.currency == "USD"
+        left = (world.telnyx.funds - call.total).quantize(Decimal("0.01"))
+        assert read.data.balance == str(left)
+        assert read.data.credit_limit == "100.00"
+        assert read.data.available_credit == str(left + 100)
+        assert read.data.pending == "0.00"
 
 
 class TestWebhooks:

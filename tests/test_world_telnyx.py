@@ -392,6 +392,31 @@ class TestMetadata:
         assert unknown.status_code == 404
 
 
+async def test_the_balance_falls_as_parts_appear() -> None:
+    """What has ended and not been posted is pending; one call is charged once, forgotten or not."""
+    async with _desk(age_seconds=1) as desk:
+        call = desk.call("guide", end=_END)
+        desk.world.funds = Decimal(10)
+
+        async def balance() -> dict[str, Any]:
+            got = await desk.client.get("/v2/balance")
+            return dict(got.json()["data"])
+
+        first = await balance()
+        charged, pending = desk.world.charges()
+        assert charged + pending == call.total
+        assert pending > 0
+        assert first["pending"] == f"{pending:.2f}"
+        desk.clock.advance(_LONG)
+        desk.world.forget(call.session_id)
+        for _ in range(2):
+            last = await balance()
+            assert last["balance"] == last["available_credit"] == f"{10 - call.total:.2f}"
+            assert last["pending"] == "0.00"
+        desk.world.limit(0, endpoints=["balance"])
+        assert (await desk.client.get("/v2/balance")).status_code == 429
+
+
 async def test_requests_are_remembered_without_secrets() -> None:
     """Path, query, headers and status, but not the key."""
     async with _desk() as desk:

@@ -385,7 +385,7 @@ class Baselines:
                 continue
             fitted.learned += 1
             # One that was never seen must be known at once, or it would be new again.
-            if not all(map(fitted.baseline.traits.__contains__, whole.traits)):
+            if not fitted.baseline.traits.keys() >= set(whole.traits):
                 del self._fitted[name]
         for cohort, _ in whole.causes:
             self._fitted.pop(cohort, None)

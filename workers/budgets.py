@@ -5,11 +5,12 @@ dies right after that call takes no notice with it.
 """
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from service.keys import spend_key
 from service.logs import get_logger
-from service.records import Notice
+from service.money import plain
+from service.records import Notice, moment
 from service.spend import Spending, Sum, kept_ms, told_field
 from service.store import Rung, Store
 from workers.detection.budget import WHOLE, Period, Standing, finding, period_of, standing
@@ -35,6 +36,20 @@ async def standings(spending: Spending, policy: Policy, now_ms: int) -> list[Sta
         await _forecast(spending, currency, budget, period, found, now_ms)
         for (budget, period), found in zip(periods, sums, strict=True)
     ]
+
+
+def brief(stands: Standing, currency: str) -> dict[str, Any]:
+    """One budget for other programs."""
+    budget, used_up_ms = stands.budget, stands.used_up_ms
+    return {
+        "per": budget.per,
+        "period": stands.period.name,
+        **dict(budget.when.conditions),
+        "amount": plain(budget.amount),
+        "spent": plain(stands.spent),
+        "currency": currency,
+        "used_up_at": moment(used_up_ms).isoformat() if used_up_ms is not None else None,
+    }
 
 
 @dataclass(slots=True)

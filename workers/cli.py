@@ -22,10 +22,12 @@ from workers import cli_learned
 from workers.terminal import (
     INTERRUPTED,
     ask_telnyx,
+    balance_of,
     environ_of,
     fail,
     fault_line,
     or_redis_problem,
+    perhaps_with_key,
     policy_from,
     print_analysis,
     print_parts,
@@ -324,6 +326,45 @@ def alerts(
         print_parts(display.alerts_view(found))
     else:
         typer.echo("no alerts", err=True)
+
+
+@app.command()
+def budget(
+    context: typer.Context,
+    format: Annotated[Literal["table", "json"], typer.Option()] = "table",
+) -> None:
+    """Show the policy's budgets: what is spent, how much that is, and when they are used up.
+
+    Days and months are those of UTC. With TELNYX_API_KEY the account's balance, too, and when it
+    runs out.
+    """
+    from service.spend import Spending
+    from workers import budgets, display, export, funds
+
+    environ = environ_of(context)
+    settings, has_key = perhaps_with_key(environ)
+    policy = policy_from(settings.policy_path)
+    now_ms = int(time.time() * 1000)
+
+    async def read(redis: Any) -> tuple[list[Any], Any]:
+        spending = Spending(redis)
+        balance = await balance_of(settings) if has_key else None
+        purse = funds.Purse(redis, spending)
+        found = await purse.forecast(balance, now_ms) if balance else None
+        return await budgets.standings(spending, policy, now_ms), found
+
+    standings, balance = with_redis(environ, read)
+    if format == "json":
+        listed = [budgets.brief(each, policy.currency) for each in standings]
+        told = funds.brief(balance) if balance else None
+        typer.echo(export.pretty({"budgets": listed, "balance": told}))
+        return
+    if standings:
+        print_parts(display.budgets_view(standings, policy.currency, now_ms))
+    else:
+        warn("the policy has no budgets")
+    if balance:
+        print_parts(display.balance_view(balance))
 
 
 @app.command()

@@ -269,7 +269,7 @@ def _spend(
         if budget.when.includes(call.assistant_id, call.connection_id)
     }
     return Spend(
-        amount=verdict.total,
+        amount=found.tree.charged,
         currency=policy.currency,
         end_ms=session.end_ms,
         scopes=(ACCOUNT, *sorted(scopes - {ACCOUNT})),
@@ -302,10 +302,14 @@ def _cap(alert: Alert | None, policy: Policy) -> Cap | None:
         return None
     most = policy.most_alerts_per_day
     said = (
-        f"Nobody was told: on this day there were {most:,} such alerts already, as many as the "
-        "policy wants (most_alerts_per_day)"
+        f"Nobody was told: on this day there {_were(most)} already, as many as the policy wants "
+        "(most_alerts_per_day)"
         if most
         else "Nobody was told: the policy wants no such alerts (most_alerts_per_day: 0)"
     )
     remarks = (*verdict.remarks, said)
     return Cap(most, msgspec.structs.replace(verdict, remarks=remarks))
+
+
+def _were(alerts: int) -> str:
+    return "was 1 such alert" if alerts == 1 else f"were {alerts:,} such alerts"

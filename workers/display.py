@@ -37,6 +37,8 @@ from service.store import Posting
 from workers.archive import Tally
 from workers.checks import Check, Result
 from workers.dead import Looked
+from workers.detection.balance import FARTHEST_DAYS, RunOut
+from workers.detection.budget import RUNGS, Standing, about
 from workers.detection.mutes import Mute
 from workers.feedback import Feedback
 from workers.lookup import Known
@@ -74,6 +76,8 @@ _RESULTS: Final[dict[Result, str]] = {
     Result.FAILED: "bold red",
 }
 _QUIET: Final = "dim"
+_BAR_WIDTH: Final = 20
+_RUNG_COLOURS: Final = tuple(zip(RUNGS, ("yellow", "dark_orange", "bold red"), strict=True))
 # Of so many alike leaves the first are shown and the rest is one line: a loop has hundreds.
 _MOST_ALIKE: Final = 10
 _SHOWN_ALIKE: Final = 5
@@ -667,6 +671,50 @@ def policy_view(policy: Policy) -> Table:
     for row in describe(policy):
         table.add_row(*(said(cell) for cell in row))
     return table
+
+
+def budgets_view(found: Iterable[Standing], currency: str, now_ms: int) -> Table:
+    """Every budget of the policy, and how much of it is left for how long."""
+    table = table_of("budget", "for", ">spent", "used", "at this pace")
+    for stands in found:
+        budget = stands.budget
+        calls = ", ".join(f"{name} {value}" for name, value in budget.when.conditions)
+        table.add_row(
+            said(f"{priced(budget.amount, currency)} per {budget.per}"),
+            said(calls or "all calls"),
+            Text(amount(stands.spent)),
+            _bar(stands.share),
+            Text(_outlook(stands, now_ms)),
+        )
+    return table
+
+
+def balance_view(found: RunOut) -> Text:
+    """The account's balance in one line."""
+    balance = found.balance
+    line = f"Balance: {priced(balance.available, balance.currency)} available"
+    if balance.available <= 0:
+        return said(f"{line}: calls stop until it is topped up", "bold red")
+    if found.empty_ms is None:
+        return said(f"{line}; at this pace it lasts for more than {FARTHEST_DAYS} days")
+    return said(f"{line}; at this pace it runs out {about(found.empty_ms, found.at_ms)}", "yellow")
+
+
+def _outlook(stands: Standing, now_ms: int) -> str:
+    if stands.spent >= stands.budget.amount:
+        return "used up"
+    if stands.used_up_ms is None:
+        return f"lasts for the {stands.budget.per}"
+    return f"used up {about(stands.used_up_ms, now_ms)}"
+
+
+def _bar(share: Decimal) -> Text:
+    """A share as a bar and in percent, rounded down: no budget is used up before it is."""
+    part = min(max(share, ZERO), Decimal(1))
+    full = int(part * _BAR_WIDTH)
+    reached = [colour for rung, colour in _RUNG_COLOURS if share * 100 >= rung]
+    bar = "█" * full + "░" * (_BAR_WIDTH - full)
+    return Text(f"{bar} {int(share * 100)} %", reached[-1] if reached else "green")
 
 
 # --- small parts ---------------------------------------------------------------------------------

@@ -8,14 +8,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from redis.asyncio import Redis
 
 from service import keys
 from service.logs import get_logger
 from service.money import ZERO, millionths, money, plain
-from service.records import ACCOUNT
+from service.records import ACCOUNT, moment
 from service.spend import HOUR_KEPT_MS, Spending, hour_name
 from service.store import Rung, Store
 from workers.answer import Failure
@@ -28,8 +28,8 @@ ASK_MS: Final = 600_000
 _KEPT_MS: Final = 30 * 86_400_000
 _LOOK_SECONDS: Final = 10.0
 _TOLD: Final = "told"
-# What the balance fell by in an hour stands beside what our calls cost in it: other products and
-# fees take from the same account.
+# What the balance fell by in an hour goes before what our calls cost in it: other products and fees
+# take from the same account. The calls' cost is there for the time before it was first heard.
 _FALLS: Final = "balance"
 
 # Fields of the hash:
@@ -76,8 +76,7 @@ class Purse:
         calls, falls = await self.spending.hours(
             balance.currency, [ACCOUNT, _FALLS], now_ms, days=DAYS_KNOWN
         )
-        hours = {h: max(calls.get(h, 0.0), falls.get(h, 0.0)) for h in calls.keys() | falls.keys()}
-        return run_out(balance, hours, now_ms)
+        return run_out(balance, calls | falls, now_ms)
 
     async def save(self, balance: Balance, now_ms: int) -> Heard:
         """Keep what was heard: a fall goes on, and a top-up begins a new one."""
@@ -107,13 +106,21 @@ class Purse:
         return Heard(found, since_ms)
 
     async def _note_fall(self, currency: str, fall: Decimal, now_ms: int) -> None:
-        if fall <= 0:
-            return
         key = keys.spend_key(currency, hour_name(now_ms))
         async with self.redis.pipeline() as pipe:
-            pipe.hincrby(key, _FALLS, millionths(fall))
+            pipe.hincrby(key, _FALLS, millionths(max(ZERO, fall)))
             pipe.pexpire(key, HOUR_KEPT_MS)
             await pipe.execute()
+
+
+def brief(found: RunOut) -> dict[str, Any]:
+    """The balance for other programs."""
+    return {
+        "available": plain(found.balance.available),
+        "balance": plain(found.balance.balance),
+        "currency": found.balance.currency,
+        "empty_at": moment(found.empty_ms).isoformat() if found.empty_ms is not None else None,
+    }
 
 
 @dataclass(slots=True)

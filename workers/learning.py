@@ -44,7 +44,7 @@ class Learning:
 
         A cost of which something may be missing teaches nothing.
         """
-        if not (verdict.settled and verdict.complete):
+        if not verdict.complete:
             return
         ended_ms = _ended_ms(session, now_ms)
         strange = is_strange(opinion, verdict)
@@ -66,11 +66,13 @@ class Learning:
         mattering = {(each.cohort.cohort, each.name): each for each in opinion.told}
         if not mattering:
             return
-        for change in await self.baselines.changes(list(mattering), ended_ms // DAY_MS):
-            deviation = mattering[change.cohort, change.cause]
-            notice = new_normal_notice(change, deviation, opinion.measured, currency, now_ms=now_ms)
-            if await self.store.notify(notice, now_ms=now_ms):
-                _log.warning("new normal", cohort=change.cohort, cause=change.cause)
+        found = await self.baselines.changes(list(mattering), ended_ms // DAY_MS)
+        if not found:
+            return
+        changes = [(change, mattering[change.cohort, change.cause]) for change in found]
+        notice = new_normal_notice(changes, opinion.measured, currency, now_ms=now_ms)
+        if await self.store.notify(notice, now_ms=now_ms):
+            _log.warning("new normal", text=notice.text)
 
 
 def _ended_ms(session: Session, now_ms: int) -> int:

@@ -4,18 +4,20 @@ Pure. A notice's id says which trouble it is about, so that whoever finds that t
 it, and it is told once.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from service.dead import Count
 from service.gate import Heard, Outage
 from service.records import Notice, moment
+from workers.detection.deviation import Deviation
 from workers.detection.explain import change_in_words
 from workers.detection.lasting import Change
-from workers.detection.measure import Measured
-from workers.detection.strange import Deviation
+from workers.detection.measure import TOTAL, Measured
 
 # One that comes and goes is one trouble to people.
 _QUIET_MS: Final = 3_600_000
+_MOST_CHANGES: Final = 4
 
 _ADVICE: Final = {
     Heard.REFUSED: (
@@ -81,8 +83,8 @@ def most_alerts_notice(most: int, *, now_ms: int) -> Notice | None:
         id=f"most_alerts:{day}",
         kind="most_alerts",
         at_ms=now_ms,
-        text=f"On {day} there were {most:,} alerts that rest on what was learned, as many as the "
-        "policy wants: no more of them are made on this day (UTC)",
+        text=f"The most alerts a day that rest on what was learned ({most:,}) have been made: no "
+        f"more of them are on {day} (UTC)",
         details=(
             "All are kept with their reasons: tollwatch sessions --state verdict --limit 200",
             "Ceilings, billing faults and whatever else does not rest on it are told as ever",
@@ -92,17 +94,31 @@ def most_alerts_notice(most: int, *, now_ms: int) -> Notice | None:
 
 
 def new_normal_notice(
-    change: Change, deviation: Deviation, measured: Measured, currency: str, *, now_ms: int
+    changes: Sequence[tuple[Change, Deviation]], measured: Measured, currency: str, *, now_ms: int
 ) -> Notice:
-    """That what was strange in a cohort has become usual; `deviation` is its latest case."""
+    """That what was strange has become usual: one message for all that changed together.
+
+    Each change comes with its latest case, at which the evidence was enough.
+    """
+    ordered = sorted(changes, key=_tells_most)
+    change, _ = ordered[0]
     calls = f"{change.calls:,} calls since {moment(change.since_ms):%Y-%m-%d %H:%M} UTC"
+    said = [change_in_words(deviation, measured, currency) for _, deviation in ordered]
     return Notice(
         id=f"new_normal:{change.cohort}:{change.cause}",
         kind="new_normal",
         at_ms=now_ms,
-        text=f"{change_in_words(deviation, measured, currency)}: {calls}",
+        text=f"{said[0]}: {calls}",
         details=(
+            *(f"With it: {words}" for words in said[1 : _MOST_CHANGES + 1]),
             "Such calls are no longer told, and teach what is usual",
             f"What has been learned: tollwatch baseline '{change.cohort}'",
         ),
     )
+
+
+def _tells_most(changed: tuple[Change, Deviation]) -> tuple[bool, bool, float]:
+    """A price explains the rest, and the whole cost comes before its parts."""
+    _, deviation = changed
+    is_price, is_total = deviation.code == "unknown_rate", deviation.name == TOTAL
+    return not is_price, not is_total, -abs(deviation.excess)

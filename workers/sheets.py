@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from service.packing import LESSONS, pack, unpack
-from workers.detection.baseline import DAYS, Lesson, Sheet
+from workers.detection.baseline import DAYS, Lesson, Sheet, weight_of
 from workers.detection.lasting import Evidence
 
 LONGEST_NAME: Final = 160
@@ -40,11 +40,12 @@ _BUCKET: Final = "b"
 
 def fields_of(lesson: Lesson) -> Iterator[tuple[str, int]]:
     """What a lesson adds to each field of a sheet; calls and day come first."""
+    weight = weight_of(lesson.day)
     yield CALLS, 1
     yield f"{_DAY}{lesson.day % DAYS}", 1
     for name, bucket in lesson.buckets:
         if len(name) <= LONGEST_NAME:
-            yield f"{_shortened(name, _MEASURES)}:{bucket}", lesson.weight
+            yield f"{_shortened(name, _MEASURES)}:{bucket}", weight
     for trait in lesson.traits:
         if len(trait) <= LONGEST_NAME:
             yield f"{_TRAIT}{_shortened(trait, _TRAITS)}", 1
@@ -103,7 +104,6 @@ class Taught(msgspec.Struct, frozen=True):
 
     ladder: tuple[str, ...]
     day: int
-    weight: int
     buckets: dict[str, int]
     traits: tuple[str, ...]
     ended_ms: int
@@ -112,7 +112,7 @@ class Taught(msgspec.Struct, frozen=True):
     @property
     def lesson(self) -> Lesson:
         """The lesson alone."""
-        return Lesson(self.ladder, self.day, self.weight, tuple(self.buckets.items()), self.traits)
+        return Lesson(self.ladder, self.day, tuple(self.buckets.items()), frozenset(self.traits))
 
 
 def taught(lesson: Lesson, ended_ms: int, causes: Sequence[tuple[str, str]]) -> Taught:
@@ -120,9 +120,8 @@ def taught(lesson: Lesson, ended_ms: int, causes: Sequence[tuple[str, str]]) -> 
     return Taught(
         ladder=lesson.ladder,
         day=lesson.day,
-        weight=lesson.weight,
         buckets=dict(lesson.buckets),
-        traits=lesson.traits,
+        traits=tuple(sorted(lesson.traits)),
         ended_ms=ended_ms,
         causes=tuple(causes),
     )

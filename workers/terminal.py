@@ -133,6 +133,28 @@ def ask_telnyx(settings: "WorkerSettings", question: Any) -> Any:
     return asyncio.run(ask())
 
 
+def perhaps_with_key(environ: Mapping[str, str]) -> tuple["WorkerSettings", bool]:
+    """The settings for questions that Telnyx need not be asked, and whether it can be."""
+    from workers.checks import has
+
+    has_key = has(environ, "TELNYX_API_KEY")
+    made_up = {} if has_key else {"TELNYX_API_KEY": "none"}
+    return worker_settings({**environ, **made_up}), has_key
+
+
+async def balance_of(settings: "WorkerSettings") -> Any:
+    """The account's balance, or None with a line that says why."""
+    from workers.answer import Failure
+    from workers.inquiry import client
+
+    async with client(settings) as telnyx:
+        answer = await telnyx.balance()
+    if isinstance(answer, Failure):
+        warn(f"Telnyx does not tell the balance: {answer.reason}")
+        return None
+    return answer
+
+
 def with_redis(environ: Mapping[str, str], work: Callable[[Any], Awaitable[T]]) -> T:
     """What `work` reads of Redis; one line and exit 1 where that fails."""
     from service.settings import Settings

@@ -94,6 +94,14 @@ class CostTree(msgspec.Struct, frozen=True, gc=False):
         return self.subtotals[0]
 
     @property
+    def charged(self) -> Decimal:
+        """What counts towards a budget: what the products charged, unless some are missing.
+
+        A total that says more than its events has charged nobody yet: that is a reason to alert.
+        """
+        return self.total if self.missing else self.sum
+
+    @property
     def missing(self) -> int:
         """How many events Telnyx counts but did not send."""
         return max(0, (self.stated_count or 0) - len(self.events))

@@ -54,6 +54,7 @@ _WORKER: Final = {
     "TOLLWATCH_ALERT_BURST": "1000",
     "TOLLWATCH_RECONCILE_MINUTES": "0",
 }
+_NOT_ASKED_MS: Final = 3_600_000
 _SHOWN_LINES: Final = 15
 TOLLWATCH: Final = Path(sys.executable).with_name("tollwatch")
 
@@ -319,6 +320,7 @@ async def open_stage(
     redis_url: str = "",
     workers: int = 1,
     slack: bool = True,
+    balance: bool = False,
     web: Mapping[str, str] | None = None,
     worker: Mapping[str, str] | None = None,
     worker_module: str = "workers",
@@ -326,6 +328,7 @@ async def open_stage(
     """Processes that are ready. `web` and `worker` are settings above the usual ones.
 
     `redis_url` is for processes that reach the outside's Redis another way, or reach another one.
+    Without `balance` the account's is not asked for: such a question might meet another's trouble.
     """
     world, redis_url = outside.world, redis_url or outside.redis_url(database)
     web_process = processes.web(
@@ -347,6 +350,8 @@ async def open_stage(
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(_patient(redis_url))
         client = await stack.enter_async_context(httpx.AsyncClient(timeout=10, trust_env=False))
+        if not balance:
+            await redis.set(keys.BALANCE_LEASE, "1", px=_NOT_ASKED_MS)
         await stack.enter_async_context(running(*worker_processes, web_process))
         store = Store(redis, retention_ms=86_400_000)
         yield Stage(

@@ -15,6 +15,8 @@ import pytest
 from redis.asyncio import Redis
 
 from service import keys
+from service.counting import DAYS_KEPT
+from service.packing import unpack
 from service.records import encode
 from service.store import Store
 from tests.flow.stage import Outside, Stage, half_a_webhook, hangups, now, open_stage
@@ -22,12 +24,15 @@ from tests.world.calls import ANOMALIES, KINDS
 from tests.world.model import Call
 from tests.world.telnyx import API_KEY
 from tests.world.webhooks import PERSONAL_DATA, events_for
+from workers.baselines import SHEET_KEPT_MS
 
 pytestmark = pytest.mark.anyio
 
 _PLACES = ("redis", "logs", "slack", "metrics", "tollwatch show")
 _RETENTION_SECONDS = 30 * 86_400
 _MINUTES_SECONDS = 15 * 60
+_COUNTS = "tollwatch:calls:"
+_COUNTED_SECONDS = DAYS_KEPT * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class Remains:
 async def remains(outside: Outside) -> AsyncIterator[Remains]:
     """Calls of every kind, with all their events and a good deal of trouble, from start to end."""
     debug = {"TOLLWATCH_LOG_LEVEL": "debug", "TOLLWATCH_GRACE_SECONDS": "1"}
-    async with open_stage(outside, ages="1,2", web=debug, worker=debug) as stage:
+    async with open_stage(outside, ages="1,2", balance=True, web=debug, worker=debug) as stage:
         calls = stage.world.calls((*KINDS, *ANOMALIES), end=now(stage))
         await _trouble(stage, calls)
         async with stage.sender(duplicates=0.2) as sender:
@@ -124,6 +129,8 @@ async def _content(redis: Redis, name: bytes) -> str:
     match await redis.type(name):
         case b"string":
             found = await redis.get(name)
+            if name.decode().startswith(keys.LESSON):
+                found = unpack(found.split(b" ", 2)[2])
             with contextlib.suppress(zlib.error):
                 found = zlib.decompress(found)
             parts = [found]
@@ -134,6 +141,8 @@ async def _content(redis: Redis, name: bytes) -> str:
             parts += await _unpacked(redis, name)
         case b"zset":
             parts = await redis.zrange(name, 0, -1)
+        case b"set":
+            parts = list(await cast("Awaitable[set[bytes]]", redis.smembers(name.decode())))
         case other:
             raise AssertionError(f"{name!r} is a {other!r}")
     return b"\n".join(parts).decode(errors="replace")
@@ -254,20 +263,33 @@ def test_nothing_is_due_any_more(remains: Remains) -> None:
 
 
 def test_every_key_is_documented(remains: Remains) -> None:
-    """Redis holds no key that `service/keys.py` does not describe."""
+    """Redis holds no key that `service/keys.py` does not describe.
+
+    The account's and those of what was learned are among them.
+    """
+    assert {keys.BALANCE, keys.BALANCE_LEASE, keys.COHORTS} <= set(remains.keyspace)
     assert [name for name in remains.keyspace if keys.family_of(name) is None] == []
 
 
 def test_every_key_comes_to_an_end(remains: Remains) -> None:
-    """Every key ends by itself, but for two indexes, which housekeeping trims, and the channel."""
+    """Every key ends by itself, but for indexes, which housekeeping trims, and the channel."""
     endless = {name for name, key in remains.keyspace.items() if key.seconds < 0}
-    assert endless == {keys.SESSIONS, keys.ALERTS, keys.SLACK}
+    assert endless == {keys.SESSIONS, keys.ALERTS, keys.SLACK, keys.RECHECKS}
 
 
 def test_what_is_kept_is_kept_for_the_retention(remains: Remains) -> None:
-    """Sessions, analyses and alerts last as long as they must, and all else for minutes."""
+    """Sessions, analyses and alerts last as long as they must, and all else for minutes.
+
+    Sums, counts and what was learned, which no call can be told from, are not among it.
+    """
     for name, key in remains.keyspace.items():
-        if name.startswith((keys.SESSION, keys.ANALYSIS, keys.ALERT)):
+        if name.startswith((keys.SPEND, keys.BALANCE)):
+            assert 0 < key.seconds <= 365 * 86_400
+        elif name.startswith((keys.BASELINE, keys.STRANGE, keys.COHORTS)):
+            assert 0 < key.seconds <= SHEET_KEPT_MS // 1000
+        elif name.startswith((keys.SESSION, keys.ANALYSIS, keys.ALERT, keys.LESSON)):
             assert _RETENTION_SECONDS - 300 < key.seconds <= _RETENTION_SECONDS
+        elif name.startswith(_COUNTS):
+            assert key.seconds <= _COUNTED_SECONDS
         else:
             assert key.seconds <= _MINUTES_SECONDS

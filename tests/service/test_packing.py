@@ -85,7 +85,7 @@ def test_dictionaries_never_change() -> None:
         1: "83f91adc2df2b5c2",
         2: "25db8f134abe962c",
         3: "a9973a484683758d",
-        4: "90b2e32449a48f92",
+        4: "08dd1c904119326d",
     }
 
 

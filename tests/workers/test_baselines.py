@@ -15,7 +15,7 @@ from service import keys
 from tests.world.valkey import Valkey
 from workers import baselines as module
 from workers.baselines import Baselines
-from workers.detection.baseline import DAY_MS, DAYS, EMPTY, Baseline, Lesson, fit, weight_of
+from workers.detection.baseline import DAY_MS, DAYS, EMPTY, Baseline, Lesson, fit
 from workers.detection.lasting import HOUR_MS, Change, Evidence
 from workers.detection.leaning import LEAST_CALLS
 from workers.detection.memory import Memory
@@ -34,9 +34,8 @@ def lesson(
     return Lesson(
         ladder=tuple(ladder),
         day=day,
-        weight=weight_of(day),
         buckets=(("total", bucket), ("cost:inference", bucket - 3)),
-        traits=("product:inference", "country:US", *traits),
+        traits=frozenset({"product:inference", "country:US", *traits}),
     )
 
 
@@ -126,6 +125,8 @@ def in_both(url: str, stream: Sequence[Call], order: Sequence[int]) -> tuple[Any
     memory = Memory()
     for call in stream:
         remember(memory, call)
+    for name in list(memory._waiting):
+        memory._count(name)
 
     async def run() -> tuple[Any, ...]:
         async with Redis.from_url(url) as redis:

@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from service.records import Fetch, Session, Severity, State, Watch
+from service.records import Fetch, Session, Severity, Spend, State, Watch
 from tests.samples import END_MS, START_MS, assistant_call, event, ready, session, walk
 from workers.analysis import decode_analysis
 from workers.attempt import Found, Held, NothingYet
 from workers.complete import is_cut
 from workers.decide import Rules, decide
-from workers.policy import BUILT_IN
+from workers.policy import BUILT_IN, Budget, Policy, Scope
 from workers.settle import Schedule
 from workers.tree import build_tree
 
@@ -56,6 +56,31 @@ def test_an_agreeing_second_answer_is_the_verdict() -> None:
     assert (conclusion.state, conclusion.next_due_ms) == (State.VERDICT, None)
     assert conclusion.verdict
     assert (conclusion.verdict.settled, conclusion.verdict.provisional) == (True, False)
+
+
+def test_a_session_counts_with_its_verdict() -> None:
+    """What is still coming in counts for nothing; the total of the verdict does."""
+    assert decide(session(), found(CHEAP), RULES, now_ms=at(90)).spend is None
+    settled = session(watch=watched(cheap_at(90)))
+    conclusion = decide(settled, found(CHEAP), RULES, now_ms=at(300))
+    assert conclusion.spend == Spend(Decimal(CHEAP_TOTAL), "USD", END_MS, ("account",))
+    given_up = session(watch=watched(), verdict=conclusion.verdict)
+    assert decide(given_up, NothingYet("gone"), RULES, now_ms=at(1800)).spend is None
+
+
+def test_a_session_counts_for_the_budgets_of_its_caller() -> None:
+    """For the account once, and for each scope that includes it."""
+    mine, also = Scope(assistant="mine"), Scope(assistant="mine", connection="c")
+    scopes = (Scope(), mine, mine, also, Scope(connection="other"))
+    budgets = tuple(Budget(per="day", amount=Decimal(1), when=scope) for scope in scopes)
+    rules = Rules(RULES.schedule, Policy(budgets=budgets))
+    call = session(
+        event(start_ms=START_MS, assistant_id="mine", connection_id="c"),
+        watch=watched(cheap_at(90)),
+    )
+    spend = decide(call, found(CHEAP), rules, now_ms=at(300)).spend
+    assert spend
+    assert spend.scopes == ("account", *sorted((mine.key, also.key)))
 
 
 def test_a_provisional_cost_above_a_ceiling_alerts_at_once() -> None:

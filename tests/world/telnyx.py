@@ -101,7 +101,7 @@ class TelnyxWorld:
         """Whether the two lists know any filter but the mandatory record type."""
         self.unknown_filters: UnknownFilters = "refused"
         """What an unknown filter leads to: a 400, or 200 without rows, as in July 2026."""
-        self.funds = Decimal(1000)
+        self.funds = Decimal(1_000_000)
         """What was paid into the account so far, in USD; calls take from it as they are charged."""
         self.credit_limit = Decimal(0)
         self._charged = Decimal(0)

@@ -7,34 +7,32 @@ the week before: later days are added with greater weights, and nothing has to b
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, groupby
+from operator import attrgetter
 from statistics import NormalDist
 from typing import Final, TypeVar
 
 from workers.detection.lasting import Evidence, is_lasting
 from workers.detection.measure import Measured
-from workers.detection.sketch import bucket_of, quantiles
+from workers.detection.sketch import bucket_of, log_middle_of, quantiles
 
 DAYS: Final = 28
 """Days of a sheet."""
 DAY_MS: Final = 86_400_000
 K = TypeVar("K", str, int)
-_HALF_LIFE_DAYS: Final = 7
+HALF_LIFE_DAYS: Final = 7
 _FIRST_WEIGHT: Final = 16
 
-_SHARES: Final = (0.05, 0.5, 0.9, 0.95, 0.99, 0.995, 0.999)
-_MIDDLE: Final = _SHARES.index(0.5)
-_99: Final = _SHARES.index(0.99)
+_SHARES: Final = (0.05, 0.5, 0.99)
 _NORMAL: Final = NormalDist()
-_UPPER: Final = tuple(
-    (place, share, _NORMAL.inv_cdf(share))
-    for place, share in enumerate(_SHARES)
-    if share > 0.5  # noqa: PLR2004
-)
-UPPER_SHARES: Final = tuple(share for _, share, _ in _UPPER)
-LEAST_BEYOND: Final = 2.0
-"""A quantile is only believed with so many calls beyond it."""
+_FAR: Final = 0.1
+"""What more calls than this share reach says little of how far the rest goes."""
+_FAR_Z: Final = _NORMAL.inv_cdf(1 - _FAR)
+_LEAST_BEYOND: Final = 2.0
+"""A value is only believed with so many calls at or beyond it."""
 NARROWEST: Final = 0.06
 """No spread is taken for less, as a natural logarithm: a cost that never varied may vary a bit."""
 
@@ -46,12 +44,12 @@ def sheet_of(day: int) -> int:
 
 def weight_of(day: int) -> int:
     """How much a call of that day counts on its sheet."""
-    return round(_FIRST_WEIGHT * 2 ** (day % DAYS / _HALF_LIFE_DAYS))
+    return round(_FIRST_WEIGHT * 2 ** (day % DAYS / HALF_LIFE_DAYS))
 
 
 def scale_of(sheet: int, day: int) -> float:
     """What turns a sheet's weights into calls of today."""
-    return 2 ** ((sheet * DAYS - day) / _HALF_LIFE_DAYS) / _FIRST_WEIGHT
+    return 2 ** ((sheet * DAYS - day) / HALF_LIFE_DAYS) / _FIRST_WEIGHT
 
 
 @dataclass(slots=True)
@@ -66,21 +64,20 @@ class Sheet:
     traits: dict[str, int] = field(default_factory=dict)
     """In how many calls they occurred."""
 
-    def learn(self, lesson: "Lesson", times: int = 1) -> None:
-        """Add what a call teaches; -1 times takes it back."""
-        self.calls += times
-        self.days[lesson.day] = self.days.get(lesson.day, 0) + times
-        weight = lesson.weight * times
-        sketches = self.sketches
-        for name, bucket in lesson.buckets:
-            counts = sketches.get(name)
-            if counts is None:
-                sketches[name] = {bucket: weight}
-            else:
-                counts[bucket] = counts.get(bucket, 0) + weight
-        traits = self.traits
-        for trait in lesson.traits:
-            traits[trait] = traits.get(trait, 0) + times
+    def learn(self, lessons: Sequence["Lesson"], times: int = 1) -> None:
+        """Add what calls teach, all of one sheet; -1 times takes it back."""
+        self.calls += times * len(lessons)
+        for day, each in groupby(sorted(lessons, key=_DAY), key=_DAY):
+            of_day = list(each)
+            self.days[day] = self.days.get(day, 0) + times * len(of_day)
+            weight = times * weight_of(day)
+            seen = Counter(chain.from_iterable([lesson.buckets for lesson in of_day]))
+            for (name, bucket), calls in seen.items():
+                counts = self.sketches.setdefault(name, {})
+                counts[bucket] = counts.get(bucket, 0) + calls * weight
+            traits = Counter(chain.from_iterable([lesson.traits for lesson in of_day]))
+            for trait, calls in traits.items():
+                self.traits[trait] = self.traits.get(trait, 0) + calls * times
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +86,21 @@ class Lesson:
 
     ladder: tuple[str, ...]
     day: int
-    weight: int
     buckets: tuple[tuple[str, int], ...]
-    traits: tuple[str, ...]
+    traits: frozenset[str]
 
 
 def lesson_of(measured: Measured, ended_ms: int) -> Lesson:
     """What a call that ended then teaches."""
-    day = ended_ms // DAY_MS
     return Lesson(
         ladder=measured.ladder,
-        day=day,
-        weight=weight_of(day),
+        day=ended_ms // DAY_MS,
         buckets=tuple([(name, bucket_of(value)) for name, value in measured.values.items()]),
-        traits=measured.traits,
+        traits=frozenset(measured.traits),
     )
+
+
+_DAY: Final = attrgetter("day")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,24 +189,32 @@ _NONE: Final[dict[int, int]] = {}
 
 def spread_of(counts: Mapping[int, float]) -> Spread:
     """The spread of a sketch with at least one value; weights in calls of today."""
-    calls = math.fsum(counts.values())
-    found = quantiles(counts, _SHARES)
-    middle = found[_MIDDLE]
-    widest = max(
-        (
-            (found[place] - middle) / z
-            for place, share, z in _UPPER
-            if calls * (1 - share) >= LEAST_BEYOND
-        ),
-        default=0.0,
-    )
+    low, middle, high = quantiles(counts, _SHARES)
     return Spread(
-        calls=calls,
+        calls=math.fsum(counts.values()),
         middle=middle,
-        deviation=widest,
-        low=found[0],
-        high=found[_99],
+        deviation=_widest(counts, middle),
+        low=low,
+        high=high,
     )
+
+
+def _widest(counts: Mapping[int, float], middle: float) -> float:
+    """The deviation of the log-normal that is at least as wide as the values are anywhere.
+
+    Each value above the middle tells one: so many calls went at least so far.
+    """
+    calls = math.fsum(counts.values())
+    beyond = widest = 0.0
+    for bucket in sorted(counts, reverse=True):
+        distance = log_middle_of(bucket) - middle
+        if distance <= 0:
+            break
+        beyond += counts[bucket]
+        if beyond >= _LEAST_BEYOND:
+            z = _NORMAL.inv_cdf(1 - beyond / calls) if beyond < calls * _FAR else _FAR_Z
+            widest = max(widest, distance / z)
+    return widest
 
 
 def _added(counts: Iterable[Mapping[K, int]]) -> dict[K, int]:

@@ -15,7 +15,7 @@ from typing import Final
 from service.money import ZERO, millionths, of_millionths
 from service.records import ACCOUNT, moment
 from workers.detection.finding import Finding
-from workers.detection.pace import HOUR_MS, pace_of
+from workers.detection.pace import DAY_MS, HOUR_MS, pace_of
 from workers.policy import Budget, Per
 from workers.wording import priced
 
@@ -130,47 +130,55 @@ class Budgets:
     """The budgets of one policy over a stream of calls: each as it crosses its rungs."""
 
     def __init__(self, budgets: Iterable[Budget], currency: str) -> None:
-        self._budgets = tuple(dict.fromkeys(budgets))
         self._currency = currency
-        self._hours: defaultdict[str, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
-        self._spent: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._told: set[str] = set()
+        self._tallies = {budget: _Tally(budget) for budget in budgets}
+        self._periods: dict[tuple[Per, int], Period] = {}
 
     def spent(
         self, at_ms: int, amount: Decimal, assistant_id: str | None, connection_id: str | None
     ) -> list[Finding]:
         """A call that ended at `at_ms` cost so much: the rungs that are reached by it."""
-        concerned = [b for b in self._budgets if b.when.includes(assistant_id, connection_id)]
         count = millionths(amount)
-        for scope in {budget.when.key for budget in concerned}:
-            self._hours[scope][at_ms // HOUR_MS] += count
-        periods = {budget.per: period_of(budget.per, at_ms) for budget in concerned}
-        for scope, period in {(b.when.key, periods[b.per].name) for b in concerned}:
-            self._spent[scope, period] += count
-        return [
-            found
-            for budget in concerned
-            for found in self._crossed(budget, periods[budget.per], at_ms)
-        ]
+        found: list[Finding] = []
+        for budget, tally in self._tallies.items():
+            if budget.when.includes(assistant_id, connection_id):
+                found += tally.add(count, self._period(budget.per, at_ms), at_ms, self._currency)
+        return found
 
     def spent_in(self, budget: Budget, at_ms: int) -> Decimal:
         """What has been spent in the budget's period of that moment."""
-        return of_millionths(self._spent[budget.when.key, period_of(budget.per, at_ms).name])
+        return of_millionths(self._tallies[budget].spent[self._period(budget.per, at_ms)])
 
-    def _crossed(self, budget: Budget, period: Period, at_ms: int) -> Iterable[Finding]:
-        spent = self.spent_in(budget, at_ms)
-        names = {
-            rung: f"{period.name}:{budget.key}:{rung}"
-            for rung in Standing(budget, period, spent).reached
-        }
-        fresh = [rung for rung, name in names.items() if name not in self._told]
-        if not fresh:
-            return
-        self._told.update(names.values())
-        hours = {hour: count / 1e6 for hour, count in self._hours[budget.when.key].items()}
-        stands = standing(budget, period, spent, hours, at_ms)
-        for rung in fresh:
-            yield finding(stands, rung, self._currency, at_ms)
+    def _period(self, per: Per, at_ms: int) -> Period:
+        key = per, at_ms // DAY_MS
+        if key not in self._periods:
+            self._periods[key] = period_of(per, at_ms)
+        return self._periods[key]
+
+
+class _Tally:
+    """What one budget's calls have cost."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.spent: defaultdict[Period, int] = defaultdict(int)
+        self.hours: defaultdict[int, int] = defaultdict(int)
+        self.told: defaultdict[Period, int] = defaultdict(int)
+        """How many of the rungs."""
+
+    def add(self, count: int, period: Period, at_ms: int, currency: str) -> list[Finding]:
+        """So many millionths more; the rungs that are reached by them."""
+        self.hours[at_ms // HOUR_MS] += count
+        self.spent[period] += count
+        told = self.told[period]
+        reached = Standing(self.budget, period, of_millionths(self.spent[period])).reached
+        if len(reached) <= told:
+            return []
+        self.told[period] = len(reached)
+        hours = {hour: float(of_millionths(count)) for hour, count in self.hours.items()}
+        spent = of_millionths(self.spent[period])
+        stands = standing(self.budget, period, spent, hours, at_ms)
+        return [finding(stands, rung, currency, at_ms) for rung in reached[told:]]
 
 
 def _whose(budget: Budget) -> str:

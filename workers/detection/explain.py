@@ -8,10 +8,10 @@ from typing import Final
 
 from service.records import Part, Reason
 from workers.detection.cohort import ACCOUNT, ASSISTANT_CALLS
+from workers.detection.deviation import Deviation
 from workers.detection.ladder import Ladder
 from workers.detection.measure import TOTAL, Measured, names_of
 from workers.detection.opinion import Opinion
-from workers.detection.strange import Deviation
 from workers.products import INFERENCE, label
 from workers.tree import ProductCost
 from workers.wording import amount, count, factor, priced, rough
@@ -143,7 +143,7 @@ class _Telling:
         return f"First call to {self.trait} among {self.whose(bounded=False)}"
 
     def changed(self) -> str:
-        what = f"{self.product} at " if self.deviation.product else ""
+        what = f"{self.product} at " if self.deviation.product else "A cost of "
         a_minute = " a minute" if "per_minute" in self.deviation.name else ""
         each = " for each event" if self.deviation.name.startswith("each:") else ""
         return f"{what}{self.observed}{a_minute}{each} instead of {self.expected}"
@@ -270,18 +270,18 @@ def cohort_in_words(name: str) -> str:
     entity, direction, country, kind = name.rsplit("/", 3)
     way = f"{direction} " if direction not in {"*", "?"} else ""
     where = f" to {country}" if direction == "outbound" and country not in {"*", "?"} else ""
-    # An assistant's id says already what kind of calls these are.
-    is_named = kind == ASSISTANT_CALLS and entity.startswith(kind)
+    # Whoever makes them says already what kind of calls these are.
+    is_named = kind == ASSISTANT_CALLS and entity not in {"*", "?"}
     what = f"{way}calls{where}" if is_named else f"{way}{kind} calls{where}"
     match entity:
         case "*":
             return f"all {what}"
         case "?":
             return f"{what} of no known connection"
-        case _ if is_named:
+        case _ if entity.startswith(ASSISTANT_CALLS):
             return f"{_short(entity)}'s {what}"
         case _:
-            thing = "assistant" if kind == ASSISTANT_CALLS else "connection"
+            thing = "assistant" if is_named else "connection"
             return f"{thing} {_short(entity)}'s {what}"
 
 

@@ -1,6 +1,7 @@
 """Baselines of all cohorts in one process: for a backtest, and as the model of what Redis keeps."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from operator import is_not
 from typing import Final
 
@@ -11,7 +12,7 @@ from workers.detection.leaning import LEAST_CALLS
 from workers.detection.opinion import Opinion
 from workers.detection.sketch import bucket_of
 
-_FRESH: Final = 1.15
+_FRESH: Final = 1.2
 """A baseline is made anew when its cohort has so many times the calls."""
 
 
@@ -21,6 +22,8 @@ class Memory:
     def __init__(self) -> None:
         self.sheets: dict[str, dict[int, Sheet]] = {}
         self.strange: dict[str, dict[str, Evidence]] = {}
+        self._waiting: dict[str, list[Lesson]] = {}
+        """Lessons that are counted when a baseline is next made: together they cost less."""
         self._fitted: dict[str, tuple[Baseline, int]] = {}
         self._calls: dict[str, int] = {}
         self._ladders: dict[str, Ladder] = {}
@@ -45,9 +48,14 @@ class Memory:
         """Every cohort of the call learns from it; of a strange one those without a say yet."""
         for name in lesson.ladder:
             calls = self._calls.get(name, 0)
-            if not strange or calls < LEAST_CALLS:
-                self._calls[name] = calls + 1
-                self._learn(name, lesson)
+            if strange and calls >= LEAST_CALLS:
+                continue
+            self._calls[name] = calls + 1
+            self._waiting.setdefault(name, []).append(lesson)
+            fitted = self._fitted.get(name)
+            # What was never seen must be known at once, or it would be new again.
+            if fitted is not None and not fitted[0].traits.keys() >= lesson.traits:
+                del self._fitted[name]
 
     def keep_apart(self, opinion: Opinion, hour: int) -> None:
         """Counts what was strange as evidence of a change."""
@@ -58,24 +66,6 @@ class Memory:
             evidence.add(hour, bucket)
             self._fitted.pop(cohort, None)
 
-    def _learn(self, name: str, lesson: Lesson) -> None:
-        number = sheet_of(lesson.day)
-        sheets = self.sheets.get(name)
-        if sheets is None:
-            sheets = self.sheets[name] = {}
-        sheet = sheets.get(number)
-        if sheet is None:
-            sheet = sheets[number] = Sheet()
-            for old in [each for each in sheets if each < number - 1]:
-                del sheets[old]
-        sheet.learn(lesson)
-        fitted = self._fitted.get(name)
-        if fitted is not None:
-            traits = fitted[0].traits
-            # One that was never seen must be known at once, or it would be new again.
-            if not all(map(traits.__contains__, lesson.traits)):
-                del self._fitted[name]
-
     def _baseline(self, name: str, day: int) -> Baseline:
         calls = self._calls.get(name, 0)
         if not calls:
@@ -83,6 +73,21 @@ class Memory:
         fitted = self._fitted.get(name)
         if fitted is not None and calls < fitted[1]:
             return fitted[0]
+        self._count(name)
         baseline = fit(name, self.sheets[name], self.strange.get(name, {}), day)
         self._fitted[name] = baseline, max(calls + 1, int(calls * _FRESH))
         return baseline
+
+    def _count(self, name: str) -> None:
+        """Puts the lessons that wait on their sheets; those too old to be read are dropped."""
+        sheets = self.sheets.setdefault(name, {})
+        waiting = sorted(self._waiting.pop(name, ()), key=_sheet)
+        for number, lessons in groupby(waiting, key=_sheet):
+            sheets.setdefault(number, Sheet()).learn(list(lessons))
+        latest = max(sheets)
+        for old in [number for number in sheets if number < latest - 1]:
+            del sheets[old]
+
+
+def _sheet(lesson: Lesson) -> int:
+    return sheet_of(lesson.day)

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from workers.detection.deviation import Deviation
 from workers.detection.ladder import Ladder
 from workers.detection.measure import Measured
-from workers.detection.strange import MEASURES, Deviation, deviations
+from workers.detection.strange import MEASURES, deviations
 from workers.policy import Policy
 
 _TRAIT_LOOKS: Final = 4
@@ -62,7 +63,8 @@ class Opinion:
 
 def opinion_of(measured: Measured, ladder: Ladder, gates: Gates) -> Opinion:
     """Judges a session by the baselines of its cohorts."""
-    looks = 2 * len(measured.values)
+    # The measures of a product go together, and count as one look.
+    looks = 1 + len(measured.products)
     found = [
         (_corrected(each, looks), each)
         for each in deviations(measured, ladder, max(_WORTH_A_LOOK, gates.likelihood))
@@ -79,9 +81,9 @@ def opinion_of(measured: Measured, ladder: Ladder, gates: Gates) -> Opinion:
 
 
 def _corrected(deviation: Deviation, looks: int) -> float:
-    """Half of the false alerts may come from measures, half from traits."""
+    """For how many things are looked at: measures are one kind of look, traits another."""
     is_measure = deviation.code in MEASURES
-    return min(1.0, deviation.likelihood * (looks if is_measure else 2 * _TRAIT_LOOKS))
+    return min(1.0, deviation.likelihood * (looks if is_measure else _TRAIT_LOOKS))
 
 
 def _matters(deviation: Deviation, gates: Gates) -> bool:

@@ -16,8 +16,9 @@ DAYS_KNOWN: Final = 8
 
 _WEEK_HOURS: Final = 7 * 24
 _DAY_HOURS: Final = 24
-# The present stretch counts as if so many usual hours had gone before: ten minutes say little.
-_USUAL_HOURS: Final = 3
+# Ten minutes say little. The present stretch counts as if so many usual hours had gone before; and
+# where nothing is usual yet, as if it had been no shorter.
+_LEAST_HOURS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def pace_of(hours: Mapping[int, float], at_ms: int, since_ms: int) -> Pace:
     if not known:
         return Pace((0.0,) * _DAY_HOURS)
     first = min(known)
-    elapsed = max(1.0, at_ms / HOUR_MS - first)
+    elapsed = max(_LEAST_HOURS, at_ms / HOUR_MS - first)
     flat = max(0.0, sum(known.values()) / elapsed)
     begin = max(since_ms // HOUR_MS, this - _DAY_HOURS + 1)
     usual = [_usual(known, first, begin, hour, flat) for hour in range(_DAY_HOURS)]
@@ -60,7 +61,7 @@ def pace_of(hours: Mapping[int, float], at_ms: int, since_ms: int) -> Pace:
     expected = sum(usual[h % _DAY_HOURS] for h in range(begin, this))
     expected += usual[this % _DAY_HOURS] * part
     actual = sum(money for h, money in known.items() if h >= begin)
-    ballast = _USUAL_HOURS * sum(usual) / _DAY_HOURS
+    ballast = _LEAST_HOURS * sum(usual) / _DAY_HOURS
     if first >= begin or ballast <= 0:
         return Pace((flat,) * _DAY_HOURS)
     trend = max(0.0, (actual + ballast) / (expected + ballast))

@@ -57,9 +57,11 @@ def test_a_first_call_is_no_forecast_of_a_flood() -> None:
 
 def test_the_first_day_has_its_mean() -> None:
     """With nothing to compare with, the hours to come are as those that were."""
-    begun = {FIRST_HOUR + 6: 4.0, FIRST_HOUR + 7: 2.0}
-    pace = pace_of(begun, MIDNIGHT + 9 * HOUR_MS, MIDNIGHT)
+    begun = {FIRST_HOUR + 6: 4.0, FIRST_HOUR + 7: 4.0}
+    pace = pace_of(begun, MIDNIGHT + 10 * HOUR_MS, MIDNIGHT)
     assert pace.by_hour == pytest.approx((2.0,) * 24)
+    early = pace_of(begun, MIDNIGHT + 7 * HOUR_MS, MIDNIGHT)
+    assert early.by_hour == pytest.approx((8 / 3,) * 24), "one hour counts as three"
     assert pace_of({}, MIDNIGHT, MIDNIGHT).used_up_ms(1, MIDNIGHT, MIDNIGHT + DAY_MS) is None
 
 
