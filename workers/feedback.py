@@ -20,6 +20,7 @@ from service.records import SCHEMA_VERSION, encode
 from workers.baselines import DAY_MS, Baselines
 from workers.detection.mutes import Mute
 from workers.detection.widening import times_to_widen
+from workers.sheets import Taught
 
 Kind = Literal["expected", "anomaly", "planned"]
 _FRESH_SECONDS: Final = 60.0
@@ -92,7 +93,8 @@ class FeedbackBook:
         # What it counts for so far, by an earlier word, must not be what it is measured by.
         await self.baselines.restore(said.session_id)
         ladder = [(await self.baselines.baseline(name, day)).calls for name in lesson.ladder]
-        said = msgspec.structs.replace(said, times=times_to_widen(ladder))
+        times = times_to_widen(ladder, day - lesson.day)
+        said = msgspec.structs.replace(said, times=times)
         await self._keep(said)
         await self.baselines.widen(said.session_id, said.times)
         return said
@@ -129,7 +131,7 @@ class FeedbackBook:
             self._read_at = now
         return self._mutes
 
-    async def _lesson(self, session_id: str) -> Any:
+    async def _lesson(self, session_id: str) -> Taught:
         lesson = await self.baselines.lesson(session_id)
         if lesson is None:
             raise NothingTaught(session_id)

@@ -5,7 +5,7 @@ The episode that begins and what is told of it are written in one step, so that 
 goes on there: nothing is told twice, or lost with a worker.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, TypeAlias, cast
@@ -18,6 +18,7 @@ from service.logs import get_logger
 from service.records import Notice
 from service.store import Store
 from workers.detection.finding import Finding
+from workers.detection.mutes import Mute, mute_of_finding
 from workers.detection.series import MINUTES_KEPT, QUARTERS_KEPT, Series
 from workers.detection.usual import History
 from workers.detection.velocity import HOUR_MS, MINUTE_MS, Episode, Key, Velocity
@@ -41,7 +42,7 @@ _log = get_logger()
 class Lookout:
     """To be given a turn every few seconds. Redis' errors pass through.
 
-    `least_excess` is the smallest excess in money that is told of.
+    `least_excess` is the smallest excess in money that is told of; `mutes` says what is planned.
     """
 
     store: Store
@@ -49,10 +50,12 @@ class Lookout:
     metrics: WorkerMetrics
     least_excess: Decimal
     currency: str
+    mutes: Callable[[], Awaitable[Sequence[Mute]]]
     _velocity: Velocity = field(init=False)
     _minutes: dict[int, dict[str, int]] = field(default_factory=dict)
     _loaded_ms: int | None = None
     _looked_ms: int = 0
+    _silent: set[Key] = field(default_factory=set)
 
     async def turn(self, *, now_ms: int) -> None:
         """Look, if nobody has for a while."""
@@ -68,11 +71,38 @@ class Lookout:
         await self._read(now_ms)
         velocity = self._velocity
         known = {key: set(series.bursts.items()) for key, series in velocity.series.items()}
-        findings = velocity.look(now_ms)
-        for finding in findings:
+        told = self._unmuted(velocity.look(now_ms), await self.mutes(), now_ms)
+        for finding in told:
             await self._tell(finding, now_ms)
         await self._write(now_ms, known)
-        return findings
+        return told
+
+    def _unmuted(
+        self, findings: Sequence[Finding], mutes: Sequence[Mute], now_ms: int
+    ) -> list[Finding]:
+        """Those to tell.
+
+        The others are as if they had not begun, together with what is a part of them: what outlasts
+        the mute is found then.
+        """
+        told, keys_told = [], set()
+        for finding in findings:
+            key = Key(finding.kind, finding.cohort)
+            mute = mute_of_finding(mutes, finding)
+            if mute is None:
+                told.append(finding)
+                keys_told.add(key)
+                self._silent.discard(key)
+            elif key not in self._silent:
+                self._silent.add(key)
+                _log.info("finding muted", kind=key.kind, cohort=key.cohort, by=mute.by)
+        if len(told) < len(findings):
+            self._velocity.episodes = {
+                key: episode
+                for key, episode in self._velocity.episodes.items()
+                if episode.begin_ms != now_ms or key in keys_told
+            }
+        return told
 
     async def _tell(self, finding: Finding, now_ms: int) -> None:
         key = Key(finding.kind, finding.cohort)

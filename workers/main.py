@@ -406,6 +406,7 @@ def _assemble(
     rules = Rules(schedule, policy, mask_numbers=settings.mask_numbers)
     spending = Spending(arq)
     baselines = Baselines(arq, retention_ms=settings.retention_ms, on_read=metrics.observe_read)
+    feedback = FeedbackBook(arq, baselines, settings.retention_ms)
 
     def on_takeover(claim: Claim) -> None:
         if claim.taken_over:
@@ -452,7 +453,7 @@ def _assemble(
             metrics,
             clock.now_ms,
             Learning(baselines, store, metrics),
-            FeedbackBook(arq, baselines, settings.retention_ms),
+            feedback,
         ),
         baselines=baselines,
         outbox=outbox,
@@ -460,7 +461,7 @@ def _assemble(
         housekeeping=Housekeeping(store, arq, metrics, rechecks=bool(schedule.recheck_ms)),
         budgets=BudgetWatch(store, spending, policy, metrics),
         balance=_balance(policy, arq, telnyx, store, spending, metrics, clock),
-        lookout=Lookout(store, arq, metrics, policy.severity.low, policy.currency),
+        lookout=Lookout(store, arq, metrics, policy.severity.low, policy.currency, feedback.mutes),
         rounds=_rounds(settings, arq, telnyx, store, metrics, worker_id, clock),
         metrics=metrics,
         registry=registry,

@@ -31,6 +31,8 @@ from workers.settle import Schedule
 
 pytestmark = pytest.mark.anyio
 
+# The scene is in the past, and Redis forgets by its own clock.
+_EVER_MS = 3650 * 86_400_000
 RULES = Rules(Schedule.of_seconds((90, 300, 1800)), BUILT_IN)
 
 
@@ -64,7 +66,7 @@ class Scene:
         self.registry = CollectorRegistry()
         self.metrics = WorkerMetrics(self.registry)
         self.baselines = Baselines(redis, retention_ms=86_400_000)
-        self.feedback = FeedbackBook(redis, self.baselines, 86_400_000)
+        self.feedback = FeedbackBook(redis, self.baselines, _EVER_MS)
         self.analyst = Analyst(
             self.store,
             telnyx,  # type: ignore[arg-type]

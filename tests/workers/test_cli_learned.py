@@ -6,6 +6,7 @@ import os
 import time
 import zlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -158,10 +159,10 @@ def test_nothing_learned_is_said(learned: Learned) -> None:
 def test_an_expected_session_widens_what_is_usual(learned: Learned) -> None:
     """It is counted, shown with who and why, and undone."""
     said, _ = learned.run("feedback", "dear", "expected", "--by", "ada", "--note", "a long demo")
-    assert said == "expected: it counts 2 times among the usual calls, and less every day\n"
-    assert learned.calls() == 43
+    assert said == "expected: it counts 4 times among the usual calls, and less every day\n"
+    assert learned.calls() == 44
     shown = words(learned.run("show", "dear")[0])
-    assert "feedback expected, counted 2 times; by ada, " in shown
+    assert "feedback expected, counted 4 times; by ada, " in shown
     assert "UTC: a long demo" in shown
     found = msgspec.json.decode(learned.run("show", "dear", "--format", "json")[0])
     assert found["feedback"]["by"] == "ada"
@@ -281,7 +282,7 @@ def test_all_feedback_is_listed(learned: Learned) -> None:
     text = words(learned.run("feedback", "--list")[0])
     assert text.index("open planned") < text.index("dear expected")
     assert "bob 7267 is muted from" in text
-    assert "ada counted 2 times" in text
+    assert "ada counted 4 times" in text
     learned.run("feedback", "dear", "anomaly", "--by", "ada")
     learned.do(lambda redis, _: redis.hset(keys.FEEDBACK, "junk", "{"))  # type: ignore[arg-type, return-value]
     assert "junk cannot be read" in words(learned.run("feedback", "--list")[0])
@@ -305,7 +306,7 @@ def test_nothing_that_was_said_commands_the_terminal(learned: Learned) -> None:
         nasty = lesson()
         await baselines.learn(
             "n",
-            Lesson((nobody, "account"), nasty.day, nasty.buckets, frozenset({f"model:{NASTY}"})),
+            replace(nasty, ladder=(nobody, "account"), traits=frozenset({f"model:{NASTY}"})),
             ended_ms=NOW_MS,
         )
 

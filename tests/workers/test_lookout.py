@@ -1,5 +1,6 @@
 """Whoever looks at the counts first tells what they show, and nobody tells it again."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from service import keys
 from service.counting import DAYS_KEPT
 from service.store import Store
 from tests.samples import scheduling
+from workers.detection.mutes import Mute
 from workers.detection.velocity import HOUR_MS, MINUTE_MS
 from workers.lookout import Lookout
 from workers.metrics import WorkerMetrics
@@ -23,9 +25,14 @@ NOW_MS = 20_494 * DAY_MS + 10 * HOUR_MS + 16 * MINUTE_MS
 SERIES = ("velocity|account", "velocity|A")
 
 
-def lookout_of(redis: Redis) -> Lookout:
+def lookout_of(redis: Redis, *mutes: Mute) -> Lookout:
     store = Store(redis, retention_ms=DAYS_KEPT * DAY_MS)
-    return Lookout(store, redis, WorkerMetrics(CollectorRegistry()), Decimal("0.01"), "USD")
+
+    async def planned() -> Sequence[Mute]:
+        return mutes
+
+    metrics = WorkerMetrics(CollectorRegistry())
+    return Lookout(store, redis, metrics, Decimal("0.01"), "USD", planned)
 
 
 @pytest.fixture
@@ -76,6 +83,26 @@ async def test_a_surge_is_told_once_by_whoever_looks(counted: Redis) -> None:
     assert await one.look(now_ms=NOW_MS + 2 * MINUTE_MS) == []
     assert await told(counted) == [f"{found.id}:notice"]
     assert one.metrics.findings.labels("velocity")._value.get() == 1
+
+
+async def test_what_is_planned_is_not_told(counted: Redis) -> None:
+    """Neither the assistant's surge nor the account's, of which it is most."""
+    await surge(counted)
+    quiet = lookout_of(counted, Mute("A", NOW_MS - HOUR_MS, NOW_MS + HOUR_MS, "ada"))
+    assert await quiet.look(now_ms=NOW_MS) == []
+    assert await quiet.look(now_ms=NOW_MS + MINUTE_MS) == []
+    assert await told(counted) == []
+
+
+async def test_what_goes_on_after_the_plan_is_told(counted: Redis) -> None:
+    """A mute that ended before, or is another's, silences nothing, and leaves no episode behind."""
+    await surge(counted)
+    over = Mute("A", NOW_MS - HOUR_MS, NOW_MS - 30 * MINUTE_MS, "ada")
+    others = Mute("B", NOW_MS - HOUR_MS, NOW_MS + HOUR_MS, "ada")
+    quiet = lookout_of(counted, Mute("A", NOW_MS - HOUR_MS, NOW_MS + HOUR_MS, "ada"))
+    assert await quiet.look(now_ms=NOW_MS) == []
+    (found,) = await lookout_of(counted, over, others).look(now_ms=NOW_MS + MINUTE_MS)
+    assert found.cohort == "A"
 
 
 async def test_a_worker_that_lost_its_answer_tells_nothing_twice(counted: Redis) -> None:

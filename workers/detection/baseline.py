@@ -23,7 +23,7 @@ DAYS: Final = 28
 """Days of a sheet."""
 DAY_MS: Final = 86_400_000
 K = TypeVar("K", str, int)
-_HALF_LIFE_DAYS: Final = 7
+HALF_LIFE_DAYS: Final = 7
 _FIRST_WEIGHT: Final = 16
 
 _SHARES: Final = (0.05, 0.5, 0.99)
@@ -44,12 +44,12 @@ def sheet_of(day: int) -> int:
 
 def weight_of(day: int) -> int:
     """How much a call of that day counts on its sheet."""
-    return round(_FIRST_WEIGHT * 2 ** (day % DAYS / _HALF_LIFE_DAYS))
+    return round(_FIRST_WEIGHT * 2 ** (day % DAYS / HALF_LIFE_DAYS))
 
 
 def scale_of(sheet: int, day: int) -> float:
     """What turns a sheet's weights into calls of today."""
-    return 2 ** ((sheet * DAYS - day) / _HALF_LIFE_DAYS) / _FIRST_WEIGHT
+    return 2 ** ((sheet * DAYS - day) / HALF_LIFE_DAYS) / _FIRST_WEIGHT
 
 
 @dataclass(slots=True)

@@ -270,18 +270,18 @@ def cohort_in_words(name: str) -> str:
     entity, direction, country, kind = name.rsplit("/", 3)
     way = f"{direction} " if direction not in {"*", "?"} else ""
     where = f" to {country}" if direction == "outbound" and country not in {"*", "?"} else ""
-    # An assistant's id says already what kind of calls these are.
-    is_named = kind == ASSISTANT_CALLS and entity.startswith(kind)
+    # Whoever makes them says already what kind of calls these are.
+    is_named = kind == ASSISTANT_CALLS and entity not in {"*", "?"}
     what = f"{way}calls{where}" if is_named else f"{way}{kind} calls{where}"
     match entity:
         case "*":
             return f"all {what}"
         case "?":
             return f"{what} of no known connection"
-        case _ if is_named:
+        case _ if entity.startswith(ASSISTANT_CALLS):
             return f"{_short(entity)}'s {what}"
         case _:
-            thing = "assistant" if kind == ASSISTANT_CALLS else "connection"
+            thing = "assistant" if is_named else "connection"
             return f"{thing} {_short(entity)}'s {what}"
 
 

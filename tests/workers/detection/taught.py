@@ -76,7 +76,7 @@ def recorded(answer: dict[str, Any], at_ms: int, *, country: str | None = "US") 
     return Recorded(call=call, tree=tree, called=None)
 
 
-def taught(calls: int = 187, days: int = 4, *, more: tuple[dict[str, Any], ...] = ()) -> Backtest:
+def taught(calls: int = 181, days: int = 4, *, more: tuple[dict[str, Any], ...] = ()) -> Backtest:
     """A backtest that has seen so many usual calls, evenly over some days."""
     test = Backtest(QUIET_CEILINGS)
     for number in range(calls):

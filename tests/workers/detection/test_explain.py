@@ -161,7 +161,7 @@ def test_no_sentence_is_longer_than_a_message_shows(learned: Backtest) -> None:
         ("*/*/*/phone", "all phone calls"),
         ("*/outbound/DE/phone", "all outbound phone calls to DE"),
         ("assistant-1/inbound/US/assistant", "assistant-1's inbound calls"),
-        ("bot/?/?/assistant", "assistant bot's assistant calls"),
+        ("bot/?/?/assistant", "assistant bot's calls"),
         ("assistant-123456789012345678901234/outbound/*/assistant",
          "assistant-1234567890123…'s outbound calls"),
         ("7267/outbound/?/unanswered", "connection 7267's outbound unanswered calls"),
