@@ -6,6 +6,7 @@ session teaches once: what it has taught is remembered beside it, is the mark of
 that it takes to take it back.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -208,6 +209,8 @@ class Baselines:
         self._change = redis.register_script(_CHANGE)
         self._fitted: OrderedDict[str, _Fitted] = OrderedDict()
         self._ladders: OrderedDict[str, Ladder] = OrderedDict()
+        self._reading: dict[tuple[str, int], asyncio.Task[dict[str, Baseline]]] = {}
+        """By cohort and sheet, who reads it now."""
 
     # --- what is usual ---
 
@@ -221,13 +224,7 @@ class Baselines:
         lacking = [name for name in names if name not in found]
         self._on_read(not lacking)
         if lacking:
-            begun = self._seconds()
-            for name, (sheets, strange) in zip(
-                lacking, await self._read(lacking, day), strict=True
-            ):
-                baseline = fit(name, sheets, strange, day)
-                found[name] = baseline
-                self._keep(name, _Fitted(baseline, sheet_of(day), begun))
+            found |= await self._shared(lacking, day)
         return self._ladder([found[name] for name in names], names[0])
 
     async def baseline(self, name: str, day: int) -> Baseline:
@@ -309,7 +306,9 @@ class Baselines:
             keys=[keys.lesson_key(session_id), keys.COHORTS],
             args=[*_arguments(whole, self._retention_ms), times],
         )
-        for name in (*whole.ladder, *(cohort for cohort, _ in whole.causes)):
+        names = [*whole.ladder, *(cohort for cohort, _ in whole.causes)]
+        self._forget_readings(names)
+        for name in names:
             self._fitted.pop(name, None)
         return bool(changed)
 
@@ -374,16 +373,23 @@ class Baselines:
             self._fitted.popitem(last=False)
 
     def _note(self, whole: Taught) -> None:
+        self._forget_readings([*whole.ladder, *(cohort for cohort, _ in whole.causes)])
+        traits = set(whole.traits)
         for name in whole.ladder:
             fitted = self._fitted.get(name)
             if fitted is None:
                 continue
             fitted.learned += 1
             # One that was never seen must be known at once, or it would be new again.
-            if not fitted.baseline.traits.keys() >= set(whole.traits):
+            if not fitted.baseline.traits.keys() >= traits:
                 del self._fitted[name]
         for cohort, _ in whole.causes:
             self._fitted.pop(cohort, None)
+
+    def _forget_readings(self, names: Sequence[str]) -> None:
+        """What is being read was asked for before this process learned more."""
+        changed = set(names)
+        self._reading = {key: task for key, task in self._reading.items() if key[0] not in changed}
 
     def _ladder(self, baselines: Sequence[Baseline], finest: str) -> Ladder:
         ladder = self._ladders.get(finest)
@@ -393,6 +399,39 @@ class Baselines:
         if len(self._ladders) > _MOST_LADDERS:
             self._ladders.popitem(last=False)
         return ladder
+
+    async def _shared(self, names: Sequence[str], day: int) -> dict[str, Baseline]:
+        """Baselines read now, each by one reader: sessions that want the same come together.
+
+        Else all that are at work would read the account's in the same moment, once a minute.
+        """
+        number = sheet_of(day)
+        alone = [name for name in names if (name, number) not in self._reading]
+        if alone:
+            reading = asyncio.create_task(self._fit(alone, day))
+            self._reading |= dict.fromkeys([(name, number) for name in alone], reading)
+            reading.add_done_callback(self._over)
+        found: dict[str, Baseline] = {}
+        for task in dict.fromkeys(self._reading[name, number] for name in names):
+            # Who is cancelled does not take it away from the others.
+            found |= await asyncio.shield(task)
+        return found
+
+    async def _fit(self, names: Sequence[str], day: int) -> dict[str, Baseline]:
+        begun, number = self._seconds(), sheet_of(day)
+        read = zip(names, await self._read(names, day), strict=True)
+        found = {name: fit(name, sheets, strange, day) for name, (sheets, strange) in read}
+        for name, baseline in found.items():
+            # What was learned meanwhile may not be in it.
+            if self._reading.get((name, number)) is asyncio.current_task():
+                self._keep(name, _Fitted(baseline, number, begun))
+        return found
+
+    def _over(self, reading: "asyncio.Task[dict[str, Baseline]]") -> None:
+        self._reading = {key: task for key, task in self._reading.items() if task is not reading}
+        if not reading.cancelled():
+            # Whoever still waits for it hears of it; asyncio need not complain that nobody does.
+            reading.exception()
 
     async def _read(
         self, names: Sequence[str], day: int
