@@ -202,7 +202,7 @@ class Baselines:
     ) -> None:
         """`on_read` hears of each ladder whether all of it was at hand; `seconds` is the clock."""
         self._redis = redis
-        self._retention_ms = retention_ms
+        self.retention_ms = retention_ms
         self._on_read = on_read
         self._seconds = seconds
         self._learn = redis.register_script(_LEARN)
@@ -231,6 +231,11 @@ class Baselines:
         """What is usual in one cohort, read anew; `EMPTY` where nothing is known."""
         ((sheets, strange),) = await self._read([name], day)
         return fit(name, sheets, strange, day)
+
+    async def sheets(self, name: str, day: int) -> tuple[dict[int, Sheet], dict[str, Evidence]]:
+        """All that is kept of one cohort: what was learned, and what was kept apart."""
+        (found,) = await self._read([name], day)
+        return found
 
     async def changes(self, causes: Sequence[tuple[str, str]], day: int) -> list[Change]:
         """Which of these, cohorts with causes, are the new normal by now."""
@@ -265,7 +270,7 @@ class Baselines:
         learned = await self._learn(
             keys=[keys.lesson_key(session_id), keys.COHORTS],
             args=[
-                *_arguments(whole, self._retention_ms),
+                *_arguments(whole, self.retention_ms),
                 encode_taught(whole),
                 "1" if strange else "",
             ],
@@ -304,7 +309,7 @@ class Baselines:
             return False
         changed = await self._change(
             keys=[keys.lesson_key(session_id), keys.COHORTS],
-            args=[*_arguments(whole, self._retention_ms), times],
+            args=[*_arguments(whole, self.retention_ms), times],
         )
         names = [*whole.ladder, *(cohort for cohort, _ in whole.causes)]
         self._forget_readings(names)
