@@ -9,8 +9,8 @@ that it takes to take it back.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import is_not
 from typing import Any, Final
 
@@ -189,6 +189,15 @@ class _Fitted:
     """By this process since then."""
 
 
+@dataclass(slots=True)
+class _Reading:
+    """A baseline that is being read, and what this process has learned of it meanwhile."""
+
+    task: "asyncio.Task[dict[str, Baseline]]"
+    learned: int = 0
+    traits: set[str] = field(default_factory=set)
+
+
 class Baselines:
     """What has been learned, in one Redis. Redis' errors pass through to the caller."""
 
@@ -209,8 +218,8 @@ class Baselines:
         self._change = redis.register_script(_CHANGE)
         self._fitted: OrderedDict[str, _Fitted] = OrderedDict()
         self._ladders: OrderedDict[str, Ladder] = OrderedDict()
-        self._reading: dict[tuple[str, int], asyncio.Task[dict[str, Baseline]]] = {}
-        """By cohort and sheet, who reads it now."""
+        self._readings: dict[tuple[str, int], _Reading] = {}
+        """By cohort and sheet, those under way."""
 
     # --- what is usual ---
 
@@ -312,9 +321,7 @@ class Baselines:
             args=[*_arguments(whole, self.retention_ms), times],
         )
         names = [*whole.ladder, *(cohort for cohort, _ in whole.causes)]
-        self._forget_readings(names)
-        for name in names:
-            self._fitted.pop(name, None)
+        self._forget(names)
         return bool(changed)
 
     # --- all of it ---
@@ -378,8 +385,12 @@ class Baselines:
             self._fitted.popitem(last=False)
 
     def _note(self, whole: Taught) -> None:
-        self._forget_readings([*whole.ladder, *(cohort for cohort, _ in whole.causes)])
         traits = set(whole.traits)
+        names = set(whole.ladder)
+        for (name, _), reading in self._readings.items():
+            if name in names:
+                reading.learned += 1
+                reading.traits |= traits
         for name in whole.ladder:
             fitted = self._fitted.get(name)
             if fitted is None:
@@ -388,13 +399,14 @@ class Baselines:
             # One that was never seen must be known at once, or it would be new again.
             if not fitted.baseline.traits.keys() >= traits:
                 del self._fitted[name]
-        for cohort, _ in whole.causes:
-            self._fitted.pop(cohort, None)
+        self._forget([cohort for cohort, _ in whole.causes])
 
-    def _forget_readings(self, names: Sequence[str]) -> None:
-        """What is being read was asked for before this process learned more."""
-        changed = set(names)
-        self._reading = {key: task for key, task in self._reading.items() if key[0] not in changed}
+    def _forget(self, names: Iterable[str]) -> None:
+        """Have them read anew: what was asked for until now may not know what has changed."""
+        for name in names:
+            self._fitted.pop(name, None)
+            for key in [key for key in self._readings if key[0] == name]:
+                del self._readings[key]
 
     def _ladder(self, baselines: Sequence[Baseline], finest: str) -> Ladder:
         ladder = self._ladders.get(finest)
@@ -411,13 +423,15 @@ class Baselines:
         Else all that are at work would read the account's in the same moment, once a minute.
         """
         number = sheet_of(day)
-        alone = [name for name in names if (name, number) not in self._reading]
+        alone = [name for name in names if (name, number) not in self._readings]
         if alone:
-            reading = asyncio.create_task(self._fit(alone, day))
-            self._reading |= dict.fromkeys([(name, number) for name in alone], reading)
-            reading.add_done_callback(self._over)
+            task = asyncio.create_task(self._fit(alone, day))
+            for name in alone:
+                self._readings[name, number] = _Reading(task)
+            task.add_done_callback(self._over)
+        tasks = dict.fromkeys(self._readings[name, number].task for name in names)
         found: dict[str, Baseline] = {}
-        for task in dict.fromkeys(self._reading[name, number] for name in names):
+        for task in tasks:
             # Who is cancelled does not take it away from the others.
             found |= await asyncio.shield(task)
         return found
@@ -427,16 +441,22 @@ class Baselines:
         read = zip(names, await self._read(names, day), strict=True)
         found = {name: fit(name, sheets, strange, day) for name, (sheets, strange) in read}
         for name, baseline in found.items():
-            # What was learned meanwhile may not be in it.
-            if self._reading.get((name, number)) is asyncio.current_task():
-                self._keep(name, _Fitted(baseline, number, begun))
+            reading = self._readings.get((name, number))
+            if (
+                reading is not None
+                and reading.task is asyncio.current_task()
+                and baseline.traits.keys() >= reading.traits
+            ):
+                self._keep(name, _Fitted(baseline, number, begun, reading.learned))
         return found
 
-    def _over(self, reading: "asyncio.Task[dict[str, Baseline]]") -> None:
-        self._reading = {key: task for key, task in self._reading.items() if task is not reading}
-        if not reading.cancelled():
+    def _over(self, task: "asyncio.Task[dict[str, Baseline]]") -> None:
+        over = [key for key, reading in self._readings.items() if reading.task is task]
+        for key in over:
+            del self._readings[key]
+        if not task.cancelled():
             # Whoever still waits for it hears of it; asyncio need not complain that nobody does.
-            reading.exception()
+            task.exception()
 
     async def _read(
         self, names: Sequence[str], day: int

@@ -383,19 +383,48 @@ async def test_sessions_that_want_the_same_read_it_once(redis: Redis) -> None:
 
 
 async def test_what_is_learned_during_a_reading_is_not_overlooked(redis: Redis) -> None:
-    """What was asked for before the lesson is not kept as if it came after it."""
+    """What was asked for before it is kept only if nothing in it was new."""
     baselines = Baselines(redis, retention_ms=RETENTION_MS)
-    read = baselines._read
+    for number in range(20):
+        await teach(baselines, str(number), Call(lesson()))
+    read, meanwhile = baselines._read, iter([Call(lesson()), Call(lesson(DAY, 1, "model:gpt"))])
+    heard: list[int] = []
 
     async def slow(names: Sequence[str], day: int) -> Any:
         found = await read(names, day)
-        if not await baselines.lesson("a"):
-            await teach(baselines, "a", Call(lesson()))
+        heard.append(len(names))
+        for call in meanwhile:
+            await teach(baselines, f"meanwhile {len(heard)}", call)
+            break
         return found
 
     baselines._read = slow  # type: ignore[method-assign]
-    assert (await baselines.ladder(LADDER, DAY)).calls == 0
-    assert (await baselines.ladder(LADDER, DAY)).calls == 1
+    assert (await baselines.ladder(LADDER, DAY)).calls == 20
+    assert (await baselines.ladder(LADDER, DAY)).calls == 20, "one more is no reason to read"
+    await baselines.widen("0", 2)
+    assert "model:gpt" not in (await baselines.ladder(LADDER, DAY)).baselines[0].traits
+    assert "model:gpt" in (await baselines.ladder(LADDER, DAY)).baselines[0].traits
+    assert heard == [3, 3, 3]
+
+
+async def test_evidence_during_a_reading_is_not_overlooked(redis: Redis) -> None:
+    """Who asks after it does not join who asked before it."""
+    baselines = Baselines(redis, retention_ms=RETENTION_MS)
+    await teach(baselines, "0", Call(lesson()))
+    read, odd = baselines._read, Call(lesson(), strange=True, causes=((LADDER[0], "product:x"),))
+    heard: list[Sequence[str]] = []
+
+    async def slow(names: Sequence[str], day: int) -> Any:
+        found = await read(names, day)
+        heard.append(names)
+        if len(heard) == 1:
+            await teach(baselines, "odd", odd)
+        return found
+
+    baselines._read = slow  # type: ignore[method-assign]
+    await baselines.ladder(LADDER, DAY)
+    assert "product:x" in (await baselines.ladder(LADDER, DAY)).baselines[0].traits
+    assert heard[1][0] == LADDER[0]
 
 
 async def test_a_reading_that_fails_fails_for_all_who_wait(redis: Redis) -> None:
