@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from service.destination import country_of
+from service.dialled import Destination, destination
 from service.masking import mask
 from service.money import money
 from service.records import Event, Part, Reported
@@ -56,6 +57,8 @@ class Scheduling:
     """Whether it says that cost data exists now, so that the next fetch need not wait."""
     identified: bool = True
     """Whether `key` comes from Telnyx's own id, and not from the very bytes that came."""
+    destination: Destination | None = None
+    """Where the call went, as far as that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +103,24 @@ def supported(content_type: str | None) -> bool:
 
 
 def read_event(
-    body: bytes, content_type: str | None, *, received_ms: int, masked: bool = True
+    body: bytes,
+    content_type: str | None,
+    *,
+    received_ms: int,
+    masked: bool = True,
+    number_key: bytes = b"",
 ) -> Reading:
     """What one verified webhook says. Never raises, whatever the bytes.
 
     `received_ms` is when it came: it stands in for a missing time, and bounds it, because a call
-    cannot have ended in the future.
+    cannot have ended in the future. With `number_key` calls to the same number can be told, see
+    `service.destination`.
     """
     match _media_type(content_type):
         case "application/json":
-            return _Reader(body, received_ms, masked).json()
+            return _Reader(body, received_ms, masked, number_key).json()
         case "application/x-www-form-urlencoded":
-            return _Reader(body, received_ms, masked).form()
+            return _Reader(body, received_ms, masked, number_key).form()
         case _:
             return UnsupportedType()
 
@@ -125,6 +134,7 @@ class _Reader:
     body: bytes
     received_ms: int
     masked: bool
+    number_key: bytes
 
     def json(self) -> Reading:
         try:
@@ -179,6 +189,7 @@ class _Reader:
             event,
             pulls=reported is not None,
             identified=identity is not None,
+            destination=destination(_text(payload.get("to")), self.number_key),
         )
 
     def form(self) -> Reading:
@@ -199,7 +210,14 @@ class _Reader:
         if session_id is None:
             return _without_session(kind, ends)
         event = self.texml_event(kind, fields, ends=ends)
-        return Scheduling(session_id, self.key(kind, None), event, pulls=False, identified=False)
+        return Scheduling(
+            session_id,
+            self.key(kind, None),
+            event,
+            pulls=False,
+            identified=False,
+            destination=destination(_text(fields.get("To")), self.number_key),
+        )
 
     def texml_event(self, kind: str, fields: Mapping[str, str], *, ends: bool) -> Event:
         at_ms = self.at(*(fields.get(name) for name in ("EndTime", "OccurredAt", "Timestamp")))

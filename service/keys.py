@@ -52,9 +52,21 @@
     taken back. The retention.
 `tollwatch:learned:{day}` (string): how many alerts there were on a day that rest on nothing but
     what was learned. Two days.
+`tollwatch:feedback` (hash): what people said of sessions, mutes included. The retention after the
+    last of it was said, or a mute ended; each is removed after its own.
+`tollwatch:feedback:ends` (sorted set): when each of it is removed. Goes with `feedback`.
 `tollwatch:reconcile` (hash): how far the search for webhooks that never came has got, a field for
     each list that is read. No end; it does not grow.
 `tollwatch:reconcile:lease` (string): who searches now. Seconds.
+`tollwatch:calls:minute:{minute}` (hash): how many calls ended in that minute, by series, see
+    `service.counting`. Five hours.
+`tollwatch:calls:day:{id}` (hash): the calls, the money and the bursts of a series, by hour; the id
+    is day and series. Thirty days.
+`tollwatch:calls:roster:{day}` (set): the series of a day. Thirty days.
+`tollwatch:calls:numbers:{hour}` (hash): how often each number was called, under names that only the
+    web processes can make. Two hours.
+`tollwatch:calls:episodes` (hash): what is out of the ordinary now, and since when. Two days.
+`tollwatch:calls:look` (string): who looked at the counts last. Seconds.
 `tollwatch:backfill` (hash): how far learning from the past has got: the span, a field for each list
     that is read, how many sessions came to what. Its end; a week after it was broken off.
 `tollwatch:backfill:lease` (string): who learns from the past now. Seconds.
@@ -101,8 +113,16 @@ STRANGE: Final = "tollwatch:strange:"
 COHORTS: Final = "tollwatch:cohorts"
 LESSON: Final = "tollwatch:lesson:"
 LEARNED: Final = "tollwatch:learned:"
+FEEDBACK: Final = "tollwatch:feedback"
+FEEDBACK_ENDS: Final = FEEDBACK + ":ends"
 RECONCILE: Final = "tollwatch:reconcile"
 RECONCILE_LEASE: Final = "tollwatch:reconcile:lease"
+CALLS_MINUTE: Final = "tollwatch:calls:minute:"
+CALLS_DAY: Final = "tollwatch:calls:day:"
+CALLS_ROSTER: Final = "tollwatch:calls:roster:"
+CALLS_NUMBERS: Final = "tollwatch:calls:numbers:"
+CALLS_EPISODES: Final = "tollwatch:calls:episodes"
+CALLS_LOOK: Final = "tollwatch:calls:look"
 BACKFILL: Final = "tollwatch:backfill"
 BACKFILL_LEASE: Final = BACKFILL + ":lease"
 BACKFILL_FOUND: Final = BACKFILL + ":found"
@@ -163,8 +183,16 @@ FAMILIES: Final = (
     Family(COHORTS),
     Family(LESSON + "{id}"),
     Family(LEARNED + "{day}"),
+    Family(FEEDBACK),
+    Family(FEEDBACK_ENDS),
     Family(RECONCILE, owned=True),
     Family(RECONCILE_LEASE),
+    Family(CALLS_MINUTE + "{minute}"),
+    Family(CALLS_DAY + "{id}"),
+    Family(CALLS_ROSTER + "{day}"),
+    Family(CALLS_NUMBERS + "{hour}"),
+    Family(CALLS_EPISODES),
+    Family(CALLS_LOOK),
     Family(BACKFILL),
     Family(BACKFILL_LEASE),
     Family(BACKFILL_FOUND),

@@ -139,6 +139,8 @@ class Reason(msgspec.Struct, omit_defaults=True, frozen=True):
     product: str | None = None
     learned_from: str | None = None
     """The cohort whose calls make it strange; None for a reason that was not learned."""
+    calls: int = 0
+    """How many calls of that cohort it was learned from."""
     parts: tuple[Part, ...] = ()
     """By product, how much of the excess it makes up: of a session that is too dear as a whole."""
 

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from service import keys
 from service.batch import BatchedScript
 from service.clock import CLOCK
+from service.counting import COUNT_CALL, PAY, SHORT_SECONDS
 from service.dead import LISTING, OF_THE_DEAD, DeadLetter, DeadLetters
 from service.events import LISTED, Scheduling
 from service.outbox import (
@@ -70,6 +71,7 @@ LEARNED_KEPT_MS: Final = 2 * 86_400_000
 #   failures  of ours in a row                  kind  of a dead letter
 #   dropped  when a person gave a dead one up, ms
 #   spent  what it has counted for in the sums of money, see `service.spend`
+#   paid  at what cost its calls were counted, in millionths, see `service.counting`
 #
 # An event is cut into pieces of 64 bytes, e:{key}, e:{key}.1 and so on: Redis keeps a hash whose
 # values are all that short in one compact block, which takes half the memory.
@@ -134,6 +136,7 @@ local function forget_death(dead, key, id)
 end
 """
     + _NO_NEWS
+    + COUNT_CALL
     + """
 local key, ended, due, index, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local rechecks = KEYS[6]
@@ -144,6 +147,7 @@ if redis.call('HSETNX', key, field, event:sub(1, most)) == 0 then return 'duplic
 local s = read(key)
 local open = s.state == 'open'
 local before = effective(s)
+local is_first_end = end_at and not s['end']
 local change = {'rev', s.rev + 1}
 local function set(name, value) change[#change + 1] = name; change[#change + 1] = value end
 for piece = 1, math.ceil(#event / most) - 1 do
@@ -174,6 +178,9 @@ if not open then
 end
 redis.call('HSET', key, unpack(change))
 redis.call('ZADD', index, now, id)
+if is_first_end then
+  count_call(now, end_at, ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14])
+end
 local restart = not open or effective(s) ~= before
 if not s.token and (restart or pulls == '1') then
   place(s, id, ended, due, now, restart)
@@ -188,6 +195,7 @@ return 'scheduled'
 _CONCLUDE: Final = (
     _PLACE
     + COUNT
+    + PAY
     + """
 local key, ended, due, index, analysis = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local alert, outbox, alerts, rechecks = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
@@ -197,6 +205,7 @@ local state, next_due, seen_end, ttl = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV
 local watch, verdict, reason, answered = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local body, alert_id, severity, alert_body = ARGV[13], ARGV[14], ARGV[15], ARGV[16]
 local rank, cause, score, recheck, spent = ARGV[17], ARGV[18], ARGV[19], ARGV[20], ARGV[21]
+local entity, micros = ARGV[25], ARGV[26]
 local s = read(key)
 if s.token ~= token then return 'lost' end
 if s.rev ~= rev then
@@ -223,6 +232,7 @@ redis.call('HDEL', key, 'token', 'failures', 'orphaned')
 if answered == '1' then redis.call('HDEL', key, 'pull') end
 if verdict ~= '' then redis.call('HSET', key, 'verdict', verdict) end
 if spent ~= '' then count(key, spent) end
+if micros ~= '' then pay(key, entity, math.floor(seen_end / 3600000), micros) end
 -- One more look that found nothing new is no change: neither in the lists, nor for the retention.
 local untouched = s.state == 'verdict' and verdict == ''
 if not untouched then redis.call('ZADD', index, now, id) end
@@ -285,13 +295,14 @@ return {#old, gone}
 """
 
 _NOTIFY: Final = """
-local key, outbox, index = KEYS[1], KEYS[2], KEYS[3]
-local id, body, at, rank, place, field, level, kept = unpack(ARGV)
-if field then
-  if tonumber(redis.call('HGET', KEYS[4], field) or 0) >= tonumber(level) then return 0 end
-  redis.call('HSET', KEYS[4], field, level)
-  redis.call('PEXPIRE', KEYS[4], kept)
+local key, outbox, index, episodes, rungs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local id, body, at, rank, place, episode, since, field, level, kept = unpack(ARGV)
+if rungs then
+  if tonumber(redis.call('HGET', rungs, field) or 0) >= tonumber(level) then return 0 end
+  redis.call('HSET', rungs, field, level)
+  redis.call('PEXPIRE', rungs, kept)
 end
+if episode ~= '' then redis.call('HSET', episodes, episode, since) end
 if redis.call('HSETNX', key, 'notice', body) == 0 then return 0 end
 redis.call('HSET', key, 'delivery', 'waiting', 'at', at, 'rank', rank, 'place', place)
 redis.call('ZADD', outbox, place, id)
@@ -405,6 +416,7 @@ class Store:
                 "1" if scheduling.pulls else "",
                 SCHEMA_VERSION,
                 "1" if unless_told else "",
+                *_counted(scheduling),
             ],
         )
         return Recorded(outcome.decode())
@@ -476,6 +488,8 @@ class Store:
                 counted(conclusion.spend) if conclusion.spend else "",
                 *((cap.most, encode_result(cap.verdict)) if cap else ("", "")),
                 LEARNED_KEPT_MS,
+                session.call.assistant_id or session.call.connection_id or "",
+                _paid(conclusion),
             ],
         )
         return Concluded(outcome.decode())
@@ -556,16 +570,29 @@ class Store:
         """The ids of the alerts in a summary, the worst first; none if there is no such summary."""
         return await members(self._redis, summary_id, 0, MOST_IN_SUMMARY)
 
-    async def notify(self, notice: Notice, *, now_ms: int, rung: Rung | None = None) -> bool:
+    async def notify(
+        self,
+        notice: Notice,
+        *,
+        now_ms: int,
+        rung: Rung | None = None,
+        episode: tuple[str, str] | None = None,
+    ) -> bool:
         """Tell the operators, once for each id as long as that is kept. Whether it was news.
 
-        With a `rung` nothing is told, either, where that one or a higher one was.
+        With a `rung` nothing is told, either, where that one or a higher one was. In the same step
+        `episode` is noted, by name, as one that goes on.
         """
         id = keys.notice_id(notice.id)
+        name, since = episode or ("", "")
         added = await self._notify(
-            keys=[keys.alert_key(id), keys.OUTBOX, keys.ALERTS, *([rung.key] if rung else [])],
+            keys=[
+                *(keys.alert_key(id), keys.OUTBOX, keys.ALERTS, keys.CALLS_EPISODES),
+                *([rung.key] if rung else []),
+            ],
             args=[
                 *(id, encode(notice), now_ms, NOTICE_RANK, place_of(NOTICE_RANK, now_ms)),
+                *(name, since),
                 *((rung.field, rung.level, rung.kept_ms) if rung else ()),
             ],
         )
@@ -652,6 +679,29 @@ def _events(fields: Mapping[bytes, bytes]) -> tuple[Event, ...]:
             pieces.setdefault(event, []).append((int(number or 0), value))
     whole = (b"".join(value for _, value in sorted(found)) for _, found in sorted(pieces.items()))
     return tuple(map(decode_event, whole))
+
+
+def _counted(scheduling: Scheduling) -> tuple[str, str, str, str, str]:
+    """By what a call is counted: whose it is, where it went, and whether it was short."""
+    event, to = scheduling.event, scheduling.destination
+    seconds = event.duration_seconds
+    if seconds is None and event.start_ms is not None:
+        seconds = (event.at_ms - event.start_ms) // 1000
+    return (
+        event.assistant_id or event.connection_id or "",
+        f"{to.prefix if to else ''} {event.to_country or ''}",
+        to.number if to else "",
+        to.block if to else "",
+        "1" if seconds is not None and seconds <= SHORT_SECONDS else "",
+    )
+
+
+def _paid(conclusion: Conclusion) -> int | str:
+    """What the session has cost in the end, in millionths; nothing before that."""
+    verdict = conclusion.verdict
+    if verdict is None or conclusion.state is not State.VERDICT:
+        return ""
+    return int(verdict.total * 1_000_000)
 
 
 def _placed(alert: Alert, now_ms: int) -> tuple[int, str, int]:

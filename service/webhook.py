@@ -64,6 +64,7 @@ class Webhook:
         self._metrics = metrics
         self._strangers = strangers
         self._now = now
+        self._number_key = settings.number_key
         self._bodies = Bodies(settings.max_body_bytes)
         self._places = Places(settings.max_in_flight)
 
@@ -141,6 +142,7 @@ class Webhook:
             head.content_type,
             received_ms=received_ms,
             masked=self._settings.mask_numbers,
+            number_key=self._number_key,
         )
         match reading:
             case Scheduling():

@@ -4,12 +4,14 @@ Pure: builds the payload, posts nothing.
 """
 
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import Any, Final
 
 from slack_sdk.models.blocks import Block, DividerBlock
 
 from service.money import ZERO
 from service.records import Alert, Call, Reason, Share, Verdict, leading_reason, moment
+from workers.advice import advice_on
 from workers.blocks import (
     LONGEST_SENTENCE,
     LONGEST_WORD,
@@ -26,9 +28,9 @@ from workers.blocks import (
     plain_section,
     section,
 )
-from workers.judge import CEILINGS as _CEILINGS
-from workers.products import ASSISTANT, INFERENCE, SIP_TRUNKING, is_known, label
-from workers.wording import amount, duration, factor, party, percent, priced
+from workers.judge import CEILINGS, LATE_CHARGE
+from workers.products import label
+from workers.wording import amount, duration, factor, party, percent, priced, rough
 
 _SHOWN_REASONS: Final = 5
 _SHOWN_PRODUCTS: Final = 8
@@ -37,29 +39,23 @@ _SHOWN_ADVICE: Final = 3
 
 _PORTAL: Final = "https://portal.telnyx.com/"
 _GUIDE: Final = "https://developers.telnyx.com/docs/voice/session-analysis"
-
-_LOOP: Final = (
-    "look for a loop: a tool that fails and is called again, or two assistants that talk to each "
-    "other"
-)
-_BY_PRODUCT: Final[dict[str, str]] = {
-    ASSISTANT: "give the assistant a maximum duration, and hang up if a leg is still up",
-    INFERENCE: _LOOP,
+_ABOVE: Final[dict[str, str]] = {
+    "session_cost": "above the {limit} that a session may cost",
+    "cost_per_minute": "above what {length} may cost at {limit} a minute",
+    "product_cost": "above the {limit} that this product may cost",
+    "product_events": "for the events beyond the first {count}",
+    "unusual_cost": "above the usual {limit}",
+    "unusual_cost_per_minute": "above what {length} usually cost at {limit} a minute",
+    "unusual_product_cost": "above what this product usually costs",
+    "unusual_events": "for the events beyond the usual number",
+    "unusual_cost_per_event": "above the usual {limit} for each",
+    "unusual_billing": "for what was billed beyond the real duration",
+    "unknown_rate": "above what the usual rate of {limit} comes to",
+    "new_product": "above what is usual without it",
+    "new_model": "above what is usual without it",
+    "new_country": "above what is usual without it",
 }
-_OUTBOUND: Final = (
-    "compare the destination's rate with the price list; if nobody meant to call there, block it "
-    "in the outbound voice profile"
-)
-_OTHERWISE: Final = "check what it was used for in this call, and whether it is meant to be on"
-
-_ADVICE: Final[dict[str, str]] = {
-    "late_charge": "Find out from Telnyx's support, with the session id, what was charged so late",
-    "double_charge": "Claim the second charge from Telnyx's support, with the session id",
-    "reported_difference": "Compare webhook and session analysis, and ask Telnyx's support with "
-    "the session id",
-    "foreign_currency": "Set the policy's currency to that of the account",
-}
-_ADVICE_OTHERWISE: Final = "Ask Telnyx's support why its figures disagree, with the session id"
+"""What the excess of a reason is above."""
 
 
 def build_payload(alert: Alert, *, repeated: bool = False) -> dict[str, Any]:
@@ -79,10 +75,16 @@ def _headline(alert: Alert) -> str:
     verdict = alert.verdict
     so_far = " so far" if verdict.provisional else ""
     cost = priced(verdict.total, currency_of(verdict.currency))
+    much = "little" if _is_missing(leading_reason(verdict)) else "much"
     return (
         f"{alert.severity.capitalize()}: {cost} for one call{so_far}, "
-        f"{amount(verdict.excess)} too much"
+        f"{amount(verdict.excess)} too {much}"
     )
+
+
+def _is_missing(reason: Reason | None) -> bool:
+    """Whether it is about money that is not there: learned, and below what is usual."""
+    return bool(reason and reason.learned_from and reason.observed < reason.limit)
 
 
 def _blocks(alert: Alert, *, repeated: bool) -> Iterator[Block]:
@@ -110,7 +112,7 @@ def _why(verdict: Verdict) -> str:
 
 
 def _sentence(reason: Reason) -> str:
-    is_ceiling = reason.code in _CEILINGS and reason.observed > reason.limit
+    is_ceiling = reason.code in CEILINGS and reason.observed > reason.limit
     times = factor(reason.observed, reason.limit) if is_ceiling else ""
     sentence = clean(reason.text, LONGEST_SENTENCE)
     return f"{sentence} – {times}" if times else sentence
@@ -120,23 +122,22 @@ def _excess(verdict: Verdict) -> str:
     money = priced(verdict.excess, currency_of(verdict.currency))
     leading = leading_reason(verdict)
     over = _over(leading, verdict) if leading else ""
-    return f"*In excess:* {money}{over}{_standing(verdict)}"
+    what = "Missing" if _is_missing(leading) else "In excess"
+    return f"*{what}:* {money}{over}{_standing(verdict)}"
 
 
 def _over(reason: Reason, verdict: Verdict) -> str:
     """What the excess is above."""
-    match reason.code:
-        case "session_cost":
-            return f", above the {amount(reason.limit)} that a session may cost"
-        case "cost_per_minute":
-            length = duration(max(60, verdict.duration_seconds))
-            return f", above what {length} may cost at {amount(reason.limit)} a minute"
-        case "product_cost":
-            return f", above the {amount(reason.limit)} that this product may cost"
-        case "product_events":
-            return f", for the events beyond the first {reason.limit:f}"
-        case _:
-            return ""
+    if _is_missing(reason):
+        return ", below what is usual"
+    above = _ABOVE.get(reason.code)
+    if reason.code == LATE_CHARGE and reason.limit:
+        above = "above the {limit} that was judged first"
+    if above is None:
+        return ""
+    length = duration(max(60, verdict.duration_seconds))
+    words = above.format(limit=amount(reason.limit), count=f"{reason.limit:f}", length=length)
+    return f", {words}"
 
 
 def _standing(verdict: Verdict) -> str:
@@ -147,7 +148,11 @@ def _standing(verdict: Verdict) -> str:
 
 def _where(verdict: Verdict) -> str:
     shown = [product for product in verdict.products if product.cost != ZERO][:_SHOWN_PRODUCTS]
-    rows = [_row(product, currency_of(verdict.currency)) for product in shown]
+    over = _over_by_product(verdict)
+    rows = [
+        _row(product, currency_of(verdict.currency), over.get(product.product, ZERO))
+        for product in shown
+    ]
     rest = sum((p.cost for p in verdict.products), ZERO) - sum((p.cost for p in shown), ZERO)
     if rest:
         rows.append(f"{'other':<28} {amount(rest):>10}")
@@ -155,12 +160,23 @@ def _where(verdict: Verdict) -> str:
     return f"*Where the money went:*\n```{escape(body)}```"
 
 
-def _row(product: Share, currency: str) -> str:
+def _over_by_product(verdict: Verdict) -> dict[str, Decimal]:
+    """What each product cost over the usual, as far as a reason says it."""
+    over: dict[str, Decimal] = {}
+    for reason in verdict.reasons:
+        if reason.learned_from and reason.observed > reason.limit:
+            named = [(part.product, part.cost) for part in reason.parts]
+            named += [(reason.product, reason.excess)] if reason.product else []
+            over |= {product: max(cost, over.get(product, ZERO)) for product, cost in named}
+    return over
+
+
+def _row(product: Share, currency: str, over: Decimal) -> str:
     name = code(label(product.product), 28)
+    more = f"{rough(over)} over" if over else ""
     events = f"{product.events:,} events" if product.events > 1 else ""
-    return (
-        f"{name:<28} {amount(product.cost):>10} {currency} {percent(product.share):>6}  {events}"
-    ).rstrip()
+    cost = f"{amount(product.cost):>10} {currency} {percent(product.share):>6}"
+    return f"{name:<28} {cost}  {more:<12} {events}".rstrip()
 
 
 def _which(call: Call, verdict: Verdict) -> str:
@@ -188,28 +204,14 @@ def _which(call: Call, verdict: Verdict) -> str:
 
 def _next(alert: Alert) -> str:
     alerting = [reason for reason in alert.verdict.reasons if reason.severity]
-    advice = dict.fromkeys(_advice(reason, alert) for reason in alerting)
+    advice = dict.fromkeys(advice_on(reason, alert) for reason in alerting)
     lines = [f"• {line}" for line in list(advice)[:_SHOWN_ADVICE]]
     session = escape(code(alert.call.session_id))
+    if any(reason.learned_from for reason in alerting):
+        lines.append(f"• If such calls are meant to be: `tollwatch feedback {session} expected`")
     lines.append(f"• The whole cost tree: `tollwatch show {session}`")
     lines.append(f"• <{_PORTAL}|Telnyx portal>  ·  <{_GUIDE}|Session Analysis guide>")
     return "*What to do:*\n" + "\n".join(lines)
-
-
-def _advice(reason: Reason, alert: Alert) -> str:
-    if reason.code not in _CEILINGS:
-        return _ADVICE.get(reason.code, _ADVICE_OTHERWISE)
-    shares = {share.product: share for share in alert.verdict.products}
-    dearest = next(iter(alert.verdict.products), None)
-    part = shares.get(reason.product or "", dearest)
-    if part is None:
-        return _ADVICE_OTHERWISE
-    advice = _BY_PRODUCT.get(part.product, _OTHERWISE)
-    if part.product == SIP_TRUNKING and alert.call.direction != "inbound":
-        advice = _OUTBOUND
-    # The name is from outside where it is none of the known ones.
-    name = label(part.product) if is_known(part.product) else f"`{escape(code(part.product))}`"
-    return f"{name} is {escape(percent(part.share))} of the cost: {advice}"
 
 
 def _small(verdict: Verdict) -> Iterable[str]:

@@ -22,6 +22,7 @@ from workers.attempt import Attempt, Found, Held, NothingYet
 from workers.complete import is_cut
 from workers.decide import Rules, decide
 from workers.evidence import Evidence, gathering
+from workers.feedback import FeedbackBook
 from workers.fetch import fetch
 from workers.learning import Learning
 from workers.metrics import WorkerMetrics
@@ -52,6 +53,7 @@ class Analyst:
     metrics: WorkerMetrics
     now_ms: Callable[[], int]
     learning: Learning
+    feedback: FeedbackBook
 
     async def analyze(self, claim: Claim) -> str:
         """One attempt; its outcome as counted in `tollwatch_attempts`.
@@ -79,7 +81,10 @@ class Analyst:
         # for one, must not make an early look the last one. A wait begins now.
         at_ms = self.now_ms() if isinstance(attempt, Held) else asked_ms
         opinion = await self.learning.opinion(session, attempt, self.rules, now_ms=at_ms)
-        conclusion = decide(session, attempt, self.rules, now_ms=at_ms, opinion=opinion)
+        mutes = await self.feedback.mutes()
+        conclusion = decide(
+            session, attempt, self.rules, now_ms=at_ms, opinion=opinion, mutes=mutes
+        )
         decided_ms = self.now_ms()
         concluded = await self.store.conclude(session, claim.token, conclusion, now_ms=decided_ms)
         outcome = self._tell(session, attempt, conclusion, concluded)

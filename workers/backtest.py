@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
+from service.dialled import Destination, destination
 from service.records import Verdict
 from workers.detection.baseline import DAY_MS, lesson_of
 from workers.detection.budget import Budgets
@@ -15,12 +16,16 @@ from workers.detection.finding import Finding
 from workers.detection.lasting import HOUR_MS
 from workers.detection.memory import Memory
 from workers.detection.opinion import Gates, Opinion, opinion_of
+from workers.detection.velocity import Passed, Velocity
 from workers.judge import Case, is_strange, judge, measured_of
 from workers.policy import Policy
 from workers.recorded import Recorded
 
 _FACT: Final = 6.0
 """The score that facts begin with: a broken rule is stranger than what is merely unlikely."""
+_ANY_KEY: Final = b"backtest"
+"""Names that stand for numbers leave the process in no way."""
+_NOWHERE: Final = Destination("", "", "")
 _SLACK_MS: Final = 10 * 60_000
 
 
@@ -48,11 +53,15 @@ class Backtest:
     """What no single session shows, so far."""
     _gates: Gates = field(init=False)
     _budgets: Budgets = field(init=False)
+    _velocity: Velocity = field(init=False)
     _last_ms: int = 0
 
     def __post_init__(self) -> None:
         self._gates = Gates.of(self.policy)
         self._budgets = Budgets(self.policy.budgets, self.policy.currency)
+        self._velocity = Velocity(
+            least_excess=self.policy.severity.low, currency=self.policy.currency
+        )
 
     def session(self, recorded: Recorded) -> Judged:
         """Judges the next session, and learns from it. Raises OutOfOrder."""
@@ -69,6 +78,7 @@ class Backtest:
         self.findings += self._budgets.spent(
             end_ms, tree.charged, call.assistant_id, call.connection_id
         )
+        self.findings += self._velocity.call(passed(recorded))
         return Judged(call.session_id, end_ms, verdict, score_of(verdict, opinion))
 
     def end(self) -> list[Finding]:
@@ -87,6 +97,23 @@ class Backtest:
         self.memory.learn(lesson, strange=is_strange(opinion, verdict))
         if opinion.unlikely:
             self.memory.keep_apart(opinion, end_ms // HOUR_MS)
+
+
+def passed(recorded: Recorded) -> Passed:
+    """A session as it counts among the others."""
+    call = recorded.call
+    dialled = destination(recorded.called, _ANY_KEY) or _NOWHERE
+    return Passed(
+        ended_ms=call.end_ms or 0,
+        started_ms=call.start_ms,
+        entity=call.assistant_id or call.connection_id or "",
+        country=call.to_country or "",
+        prefix=dialled.prefix,
+        number=dialled.number,
+        block=dialled.block,
+        duration_seconds=Case(recorded.tree, call).duration_seconds,
+        cost=recorded.tree.charged,
+    )
 
 
 def score_of(verdict: Verdict, opinion: Opinion | None) -> float:

@@ -25,7 +25,7 @@ HEADER_LIMIT: Final = 150
 SECTION_LIMIT: Final = 3000
 TEXT_LIMIT: Final = 300
 LONGEST_WORD: Final = 80
-LONGEST_SENTENCE: Final = 240
+LONGEST_SENTENCE: Final = 400
 _LONGEST_CURRENCY: Final = 5
 
 SIGNS: Final[dict[Severity, str]] = {

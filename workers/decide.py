@@ -4,7 +4,8 @@ Pure: settling says whether the cost may be believed, the judge what is wrong wi
 whether somebody is to be told.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -25,6 +26,7 @@ from service.records import (
 from workers.analysis import encode_analysis
 from workers.attempt import Attempt, Found, Held, NothingYet
 from workers.detection.measure import Measured
+from workers.detection.mutes import Mute, mute_of_call, words_of
 from workers.detection.opinion import Opinion
 from workers.judge import Case, judge, known_of, measured_of
 from workers.policy import Policy
@@ -60,11 +62,20 @@ def decide(
     *,
     now_ms: int,
     opinion: Opinion | None = None,
+    mutes: Sequence[Mute] = (),
 ) -> Conclusion:
     """All that the attempt changes. Neither waits nor writes; masks numbers in the analysis.
 
-    `opinion` is what is thought of the cost that `to_compare` has measured.
+    `opinion` is what is thought of the cost that `to_compare` has measured; of what one of the
+    `mutes` is about nobody is told.
     """
+    conclusion = _decided(session, attempt, rules, now_ms, opinion)
+    return _muted(conclusion, session, attempt, mutes) if mutes else conclusion
+
+
+def _decided(
+    session: Session, attempt: Attempt, rules: Rules, now_ms: int, opinion: Opinion | None
+) -> Conclusion:
     watch = current_watch(session)
     if session.state is State.VERDICT:
         return _recheck(session, watch, attempt, rules, now_ms, opinion)
@@ -79,6 +90,21 @@ def decide(
         case NothingYet(last=last):
             watch = answered(watch, rules.schedule, _no_cost(now_ms))
             return _conclude(session, watch, last, rules, now_ms, opinion)
+
+
+def _muted(
+    conclusion: Conclusion, session: Session, attempt: Attempt, mutes: Sequence[Mute]
+) -> Conclusion:
+    """The verdict keeps its reasons, and says by whom it is muted."""
+    verdict = conclusion.verdict
+    found = attempt.last if isinstance(attempt, NothingYet) else attempt
+    if not (verdict and verdict.severity and isinstance(found, Found)):
+        return conclusion
+    mute = mute_of_call(mutes, known_of(session.call, found.tree))
+    if mute is None:
+        return conclusion
+    said = msgspec.structs.replace(verdict, remarks=(*verdict.remarks, words_of(mute)))
+    return replace(conclusion, verdict=said, alert=None, cap=None)
 
 
 def _final(session: Session, attempt: Attempt, rules: Rules, now_ms: int) -> Found | None:

@@ -4,7 +4,7 @@ Everything goes through `said`, so that nothing from outside is markup, moves th
 the reading direction; and numbers are masked here whatever was stored.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, assert_never
 
@@ -39,13 +39,15 @@ from workers.checks import Check, Result
 from workers.dead import Looked
 from workers.detection.balance import FARTHEST_DAYS, RunOut
 from workers.detection.budget import RUNGS, Standing, about
+from workers.detection.mutes import Mute
+from workers.feedback import Feedback
 from workers.lookup import Known
 from workers.metadata import RecordType, RecordTypes, Relation
 from workers.policy import Policy, describe
 from workers.products import label
 from workers.reconcile import Report
 from workers.tree import CostTree, Event, ProductCost, text
-from workers.wording import amount, duration, party, percent, priced
+from workers.wording import amount, duration, factor, party, percent, priced
 
 COLOURS: Final[dict[Severity | None, str]] = {
     Severity.LOW: "blue",
@@ -94,13 +96,21 @@ def title(words: str) -> Text:
 # --- cost trees ----------------------------------------------------------------------------------
 
 
-def tree_view(tree: CostTree, *, whole: bool = False) -> Tree:
-    """The cost tree; unless `whole`, many leaves alike are folded into one line."""
+def tree_view(tree: CostTree, *, whole: bool = False, reasons: Sequence[Reason] = ()) -> Tree:
+    """The cost tree; unless `whole`, many leaves alike are folded into one line.
+
+    Where `reasons` say that something is not as usual, the nodes of that product are marked; the
+    topmost one for what is about the whole session, or is missing.
+    """
     folds = {} if whole else _folds(tree)
-    root = Tree(_node(tree, tree.events[0]), guide_style=_QUIET)
+    marks = _marks(tree, reasons)
+    top = tree.events[0]
+    root = Tree(_node(tree, top).append_text(_mark(marks, None)), guide_style=_QUIET)
     branches: dict[int, Tree] = {0: root}
     for event in tree.events[1:]:
         line = folds[event.position] if event.position in folds else _node(tree, event)
+        if line is not None:
+            line = line.copy().append_text(_mark(marks, event.product))
         if line is not None and event.parent is not None:
             branches[event.position] = branches[event.parent].add(line)
     return root
@@ -137,6 +147,50 @@ def _node(tree: CostTree, event: Event) -> Text:
     return line
 
 
+def _marks(tree: CostTree, reasons: Iterable[Reason]) -> dict[str | None, list[Reason]]:
+    """The reasons that rest on what is usual, by the product that they mark; None for the top."""
+    there = {event.product for event in tree.events[1:]}
+    marks: dict[str | None, list[Reason]] = {}
+    for reason in reasons:
+        if reason.learned_from:
+            about = reason.product if reason.product in there else None
+            marks.setdefault(about, []).append(reason)
+    return marks
+
+
+def _mark(marks: Mapping[str | None, Sequence[Reason]], product: str | None) -> Text:
+    """A sign, which a pipe shows, too, and how far from the usual it is."""
+    mark = Text()
+    for reason in marks.get(product, ()):
+        style = COLOURS[reason.severity] if reason.severity else "cyan"
+        mark.append_text(said(f"  {_deviation(reason)}", style))
+    return mark
+
+
+def _deviation(reason: Reason) -> str:
+    match reason.code:
+        case "new_product" | "new_model" | "new_country":
+            return f"▲ new {reason.code.removeprefix('new_')}"
+        case "missing_product":
+            return f"▼ no {label(reason.product or '')}"
+        case "missing_cost":
+            return "▼ no cost"
+        case "unknown_rate":
+            return f"{'▲' if reason.observed > reason.limit else '▼'} new rate"
+        case code:
+            times = factor(reason.observed, reason.limit)
+            return f"▲ {times} the usual{_MEASURES.get(code, '')}"
+
+
+_MEASURES: Final[dict[str, str]] = {
+    "unusual_cost_per_minute": " a minute",
+    "unusual_events": " events",
+    "unusual_cost_per_event": " for each",
+    "unusual_billing": " billed time",
+}
+"""What a factor is of, where that is not the cost."""
+
+
 def _details(event: Event) -> Iterator[str]:
     if event.rate is not None:
         measured = text(event.record.rate_measured_in)
@@ -155,7 +209,7 @@ def _seconds(billed: int | None, real: int | None) -> str:
 
 def products_view(products: Sequence[ProductCost], currency: str) -> Table:
     """Where the money went, the dearest product first."""
-    table = _table("product", f">cost {safe(currency)}", ">share", ">events", "rate", "time")
+    table = table_of("product", f">cost {safe(currency)}", ">share", ">events", "rate", "time")
     for product in products:
         table.add_row(
             said(label(product.product)),
@@ -180,7 +234,7 @@ def analysis_view(tree: CostTree, verdict: Verdict, *, whole: bool) -> Iterator[
     facts = f"{len(tree.events):,} events · {duration(verdict.duration_seconds)}"
     yield said(f"{tree.session_id}  {cost}  ", "bold").append(facts, _QUIET)
     yield Text()
-    yield tree_view(tree, whole=whole)
+    yield tree_view(tree, whole=whole, reasons=verdict.reasons)
     yield title("Where the money went")
     yield products_view(tree.products, tree.currency)
     yield verdict_view(verdict)
@@ -192,7 +246,10 @@ def analysis_view(tree: CostTree, verdict: Verdict, *, whole: bool) -> Iterator[
 def verdict_view(verdict: Verdict) -> Group:
     """The verdict: how bad, why, and what else was noticed."""
     lines = [title("Verdict"), _judgement(verdict)]
-    lines += [_reason(reason) for reason in verdict.reasons]
+    for reason in verdict.reasons:
+        lines.append(_reason(reason))
+        if reason.learned_from:
+            lines.append(_basis(reason))
     lines += [said(f"  also: {remark}", _QUIET) for remark in verdict.remarks]
     return Group(*lines)
 
@@ -217,6 +274,13 @@ def _reason(reason: Reason) -> Text:
     grade = reason.severity or "no alert"
     line = said(f"  {grade:<9}", COLOURS[reason.severity] if reason.severity else _QUIET)
     return line.append_text(said(f"{reason.text}  ")).append(safe(reason.code), _QUIET)
+
+
+def _basis(reason: Reason) -> Text:
+    """What a reason rests on; `tollwatch baseline` knows the cohort by that name."""
+    figures = f"observed {amount(reason.observed)}, expected {amount(reason.limit)}"
+    calls = f" ({reason.calls:,} calls)" if reason.calls else ""
+    return said(f"  {'':<9}{figures}, cohort {reason.learned_from}{calls}", _QUIET)
 
 
 def tally_line(tally: Tally) -> str:
@@ -248,7 +312,7 @@ def session_view(known: Known, tree: CostTree | None) -> Iterator[RenderableType
         yield verdict_view(session.verdict)
     if tree:
         yield title("Cost tree, as last fetched")
-        yield tree_view(tree)
+        yield tree_view(tree, reasons=session.verdict.reasons if session.verdict else ())
         yield products_view(tree.products, tree.currency)
     yield title("Alerts")
     yield from [_alert_line(alert) for alert in known.alerts] or [Text("  none", _QUIET)]
@@ -267,10 +331,46 @@ def _session_facts(known: Known) -> Iterator[tuple[str, str]]:
         yield "why", reason
     if session.dropped_ms:
         yield "dropped", f"by a person, {when(session.dropped_ms)}"
+    if known.feedback:
+        yield "feedback", feedback_line(known.feedback)
     verdict = session.verdict
     if verdict:
         yield "cost", priced(verdict.total, verdict.currency)
         yield "judged", when(verdict.at_ms)
+
+
+def feedback_line(said: Feedback) -> str:
+    """What somebody said, who and when."""
+    what: str = said.kind
+    if said.times:
+        what += f", counted {said.times:,} times"
+    if said.mute:
+        what += f": {_muted(said.mute)}"
+    note = f": {said.note}" if said.note else ""
+    return f"{what}; by {said.by}, {when(said.at_ms)}{note}"
+
+
+def _muted(mute: Mute) -> str:
+    return f"{mute.cohort} is muted from {when(mute.from_ms)} until {when(mute.until_ms)}"
+
+
+def feedback_view(found: Iterable[tuple[str, Feedback | None]]) -> Table:
+    """A list of what was said of sessions; one that cannot be read says so."""
+    table = table_of("session", "is", "said", "by", "effect", "note")
+    for session_id, said_of in found:
+        if said_of is None:
+            table.add_row(said(session_id), Text("cannot be read", "red"))
+            continue
+        times = f"counted {said_of.times:,} times" if said_of.times else "teaches nothing"
+        table.add_row(
+            said(session_id),
+            said(said_of.kind),
+            Text(when(said_of.at_ms)),
+            said(said_of.by),
+            said(_muted(said_of.mute) if said_of.mute else times),
+            said(said_of.note),
+        )
+    return table
 
 
 def _call_facts(call: Call) -> Iterator[tuple[str, str]]:
@@ -306,7 +406,7 @@ def _next_look(known: Known) -> str:
 
 
 def _events_view(session: Session) -> Table:
-    table = _table("at", "event", "leg or conversation", "cause", ">reported cost")
+    table = table_of("at", "event", "leg or conversation", "cause", ">reported cost")
     for event in sorted(session.events, key=lambda e: e.at_ms):
         reported = event.reported
         total = reported.total if reported else None
@@ -321,7 +421,7 @@ def _events_view(session: Session) -> Table:
 
 
 def _fetches_view(session: Session) -> RenderableType:
-    table = _table("at", ">after the end", "why", "answer", ">events", ">total")
+    table = table_of("at", ">after the end", "why", "answer", ">events", ">total")
     for fetch in session.watch.fetches:
         table.add_row(
             Text(when(fetch.at_ms)),
@@ -356,7 +456,7 @@ def _alert_line(posting: Posting[Alert]) -> Text:
 
 def sessions_view(found: Iterable[tuple[str, Session | None]]) -> Table:
     """A list of sessions; one that cannot be read says so."""
-    table = _table("session", "state", "ended", ">cost", "verdict", "alerted", "why")
+    table = table_of("session", "state", "ended", ">cost", "verdict", "alerted", "why")
     for session_id, session in found:
         if session is None:
             table.add_row(said(session_id), Text("cannot be read", "red"))
@@ -376,7 +476,7 @@ def sessions_view(found: Iterable[tuple[str, Session | None]]) -> Table:
 
 def dead_view(found: Iterable[DeadLetter]) -> Table:
     """A list of dead letters."""
-    table = _table("session", "died", "kind", ">failures", "why")
+    table = table_of("session", "died", "kind", ">failures", "why")
     for letter in found:
         table.add_row(
             said(letter.session_id),
@@ -390,7 +490,7 @@ def dead_view(found: Iterable[DeadLetter]) -> Table:
 
 def kinds_view(counts: Iterable[Count]) -> Table:
     """How many dead letters there are of each kind, all of them."""
-    table = _table("kind", ">dead letters", "since")
+    table = table_of("kind", ">dead letters", "since")
     for count in counts:
         table.add_row(said(count.kind), Text(str(count.number)), Text(when(count.since_ms)))
     return table
@@ -420,7 +520,7 @@ def _dead_letter_facts(looked: Looked) -> Iterator[tuple[str, str]]:
 
 def alerts_view(found: Iterable[tuple[str, Posting[Any] | None]]) -> Table:
     """A list of alerts and what became of them; one that cannot be read says so."""
-    table = _table("about", "decided", "severity", ">cost", ">excess", "fate", ">tries", "why")
+    table = table_of("about", "decided", "severity", ">cost", ">excess", "fate", ">tries", "why")
     for alert_id, posting in found:
         if posting is None:
             table.add_row(said(alert_id), Text("cannot be read", "red"))
@@ -476,7 +576,7 @@ def reconciliation_view(report: Report, *, dry: bool) -> Iterator[RenderableType
     heads = ("rows", scheduled, "merged", "known", "too old", "no interest", "unreadable", "pages")
     span = report.searched[0].span
     yield Text(f"from {when(span.since_ms)} until {when(span.until_ms)}")
-    table = _table("list", *(f">{head}" for head in heads), "ended")
+    table = table_of("list", *(f">{head}" for head in heads), "ended")
     for found in report.searched:
         t = found.tally
         numbers = (
@@ -499,7 +599,7 @@ def reconciliation_view(report: Report, *, dry: bool) -> Iterator[RenderableType
 
 def record_types_view(known: RecordTypes) -> Table:
     """All record types: names, and what hangs below them."""
-    table = _table(
+    table = table_of(
         "record type", "product", "also called", "children", "cost rolls up", "linked by"
     )
     for found in known.record_types:
@@ -533,7 +633,7 @@ def record_type_view(found: RecordType) -> Iterator[RenderableType]:
 
 
 def _relations_view(relations: Iterable[Relation]) -> Table:
-    table = _table("record type", "cost rolls up", "in the tree", "linked by (child = parent)")
+    table = table_of("record type", "cost rolls up", "in the tree", "linked by (child = parent)")
     for relation in relations:
         table.add_row(
             said(relation.record_type),
@@ -556,7 +656,7 @@ def _flag(value: bool | None) -> str:
 
 def checks_view(checks: Iterable[Check]) -> Table:
     """What was checked, how it is, and what to mend."""
-    table = _table("what", "is", "found", "what to do")
+    table = table_of("what", "is", "found", "what to do")
     for check in checks:
         style = _RESULTS[check.result]
         table.add_row(
@@ -567,7 +667,7 @@ def checks_view(checks: Iterable[Check]) -> Table:
 
 def policy_view(policy: Policy) -> Table:
     """What a policy will do."""
-    table = _table("measure", "limit", "for")
+    table = table_of("measure", "limit", "for")
     for row in describe(policy):
         table.add_row(*(said(cell) for cell in row))
     return table
@@ -575,7 +675,7 @@ def policy_view(policy: Policy) -> Table:
 
 def budgets_view(found: Iterable[Standing], currency: str, now_ms: int) -> Table:
     """Every budget of the policy, and how much of it is left for how long."""
-    table = _table("budget", "for", ">spent", "used", "at this pace")
+    table = table_of("budget", "for", ">spent", "used", "at this pace")
     for stands in found:
         budget = stands.budget
         calls = ", ".join(f"{name} {value}" for name, value in budget.when.conditions)
@@ -634,7 +734,7 @@ def _money(value: Decimal | None, currency: str | None) -> str:
     return priced(value, currency) if currency else amount(value)
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
     """A table with these heads; one that begins with > is aligned to the right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:

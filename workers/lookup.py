@@ -30,6 +30,7 @@ from service.records import (
 )
 from service.store import Posting, Store
 from workers.analysis import Unreadable, decode_analysis, encode_analysis
+from workers.feedback import Feedback, feedback_on
 
 _REDIS_SECONDS: Final = 5.0
 # A page of Telnyx's lists may be looked up at once; they are only made when they are needed.
@@ -56,6 +57,7 @@ class Known:
     """When a finished session's cost is looked at once more."""
     analysis: bytes | None
     alerts: tuple[Posting[Alert], ...]
+    feedback: Feedback | None = None
 
 
 @asynccontextmanager
@@ -77,6 +79,7 @@ async def look_up(redis: Redis, session_id: str) -> Known | None:
             return None
         analysis = await store.analysis(session_id)
         alerts = [await store.posting(f"{session_id}:{severity}") for severity in Severity]
+        said = await feedback_on(redis, session_id)
     except _UNREADABLE as error:
         raise NotReadable(f"the record of session {session_id} cannot be read") from error
     due = await redis.zscore(keys.DUE, session_id)
@@ -88,6 +91,7 @@ async def look_up(redis: Redis, session_id: str) -> Known | None:
         recheck_ms=None if recheck is None else int(recheck),
         analysis=analysis,
         alerts=tuple(alert for alert in alerts if alert),
+        feedback=said,
     )
 
 
@@ -160,6 +164,7 @@ def whole(known: Known) -> dict[str, Any]:
         "events": [_masked(event) for event in session.events],
         "watch": session.watch,
         "verdict": session.verdict,
+        "feedback": known.feedback,
         "alerts": [
             {
                 "alert": replace(posting.subject, call=_masked(posting.subject.call)),

@@ -41,10 +41,12 @@ from workers.budgets import BudgetWatch
 from workers.clock import RedisClock
 from workers.decide import Rules
 from workers.feed import Feeder
+from workers.feedback import FeedbackBook
 from workers.funds import BalanceWatch, Purse
 from workers.housekeeping import Housekeeping
 from workers.learning import Learning
 from workers.ledger import Ledger
+from workers.lookout import Lookout
 from workers.metrics import WorkerMetrics
 from workers.notices import outage_notice
 from workers.policy import Policy
@@ -130,6 +132,7 @@ class WorkerProcess:
     budgets: BudgetWatch
     balance: BalanceWatch | None
     """The watch on the account's balance; None where it is turned off."""
+    lookout: Lookout
     rounds: Rounds | None
     """The search for webhooks that never came; None where it is turned off."""
     metrics: WorkerMetrics
@@ -166,6 +169,7 @@ class WorkerProcess:
             "hold sessions": self.sessions.beat,
             "hold alerts": self.alerts.beat,
             "watch": self._watch,
+            "look": self._look,
             **({"balance": self.balance.run} if self.balance else {}),
             **({"reconcile": self.rounds.run} if self.rounds else {}),
         }
@@ -285,6 +289,13 @@ class WorkerProcess:
             self.metrics.cohorts.set(await self.baselines.count())
             await asyncio.sleep(_WATCH_SECONDS)
 
+    async def _look(self) -> None:
+        """How many calls come, by Redis' time."""
+        await self.clock.adjust()
+        while True:
+            await self.lookout.turn(now_ms=self.clock.now_ms())
+            await asyncio.sleep(_WATCH_SECONDS)
+
     async def _watch_telnyx(self, now: int) -> None:
         outage = await self.gate.outage()
         self.metrics.show_gate(outage, await self.gate.left(), now_ms=now)
@@ -395,6 +406,7 @@ def _assemble(
     rules = Rules(schedule, policy, mask_numbers=settings.mask_numbers)
     spending = Spending(arq)
     baselines = Baselines(arq, retention_ms=settings.retention_ms, on_read=metrics.observe_read)
+    feedback = FeedbackBook(arq, baselines, settings.retention_ms)
 
     def on_takeover(claim: Claim) -> None:
         if claim.taken_over:
@@ -435,7 +447,13 @@ def _assemble(
             outbox, POST, arq, _POSTS_AT_ONCE, worker_id, json.encode, on_claim=on_takeover
         ),
         analyst=Analyst(
-            store, telnyx, rules, metrics, clock.now_ms, Learning(baselines, store, metrics)
+            store,
+            telnyx,
+            rules,
+            metrics,
+            clock.now_ms,
+            Learning(baselines, store, metrics),
+            feedback,
         ),
         baselines=baselines,
         outbox=outbox,
@@ -443,6 +461,7 @@ def _assemble(
         housekeeping=Housekeeping(store, arq, metrics, rechecks=bool(schedule.recheck_ms)),
         budgets=BudgetWatch(store, spending, policy, metrics),
         balance=_balance(policy, arq, telnyx, store, spending, metrics, clock),
+        lookout=Lookout(store, arq, metrics, policy.severity.low, policy.currency, feedback.mutes),
         rounds=_rounds(settings, arq, telnyx, store, metrics, worker_id, clock),
         metrics=metrics,
         registry=registry,

@@ -11,6 +11,7 @@ from service.gate import Heard, Outage
 from service.queue import Depth
 from service.records import Delivery, Severity, State
 from service.sweep import NETS
+from workers.detection.velocity import KINDS
 from workers.judge import CODES
 from workers.walk import SOURCES
 
@@ -79,6 +80,13 @@ class WorkerMetrics:
         )
         self.work = _histogram(
             registry, "tollwatch_work_seconds", "From taken up until concluded", _SECONDS
+        )
+        self.findings = _counter(
+            registry,
+            "tollwatch_findings",
+            "Surges, shapes of fraud, and drops that were told, by kind",
+            "kind",
+            KINDS,
         )
         self.ended = _counter(
             registry,

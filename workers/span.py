@@ -24,14 +24,20 @@ class Span(msgspec.Struct, frozen=True):
         return self.since_ms <= at_ms <= self.until_ms
 
 
+def read_duration(text: str) -> int | None:
+    """`90m`, `6h` or `2d` in milliseconds; None for anything else."""
+    found = _DURATION.fullmatch(text.strip())
+    return int(found[1]) * _UNIT_MS[found[2]] if found else None
+
+
 def read_moment(text: str, *, now_ms: int) -> int:
     """`90m`, `6h` or `2d` ago, or an ISO 8601 time (UTC where it names no zone).
 
     Raises ValueError with what is wrong.
     """
-    ago = _DURATION.fullmatch(text.strip())
-    if ago:
-        return max(0, now_ms - int(ago[1]) * _UNIT_MS[ago[2]])
+    ago_ms = read_duration(text)
+    if ago_ms is not None:
+        return max(0, now_ms - ago_ms)
     try:
         time = datetime.fromisoformat(text.strip())
         return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)

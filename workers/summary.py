@@ -30,6 +30,7 @@ from workers.blocks import (
     plain_section,
     section,
 )
+from workers.detection.velocity import KINDS
 from workers.wording import amount, priced
 
 _SHOWN_CAUSES: Final = 10
@@ -59,6 +60,18 @@ _REASONS: Final[Mapping[str, str]] = {
     "sum_mismatch": "sums do not add up",
     "count_mismatch": "counts do not add up",
     "mixed_currencies": "mixed currencies",
+    "unusual_cost": "unusually dear session",
+    "unusual_cost_per_minute": "unusually dear minute",
+    "unusual_product_cost": "unusually dear product",
+    "unusual_events": "unusually many events",
+    "unusual_cost_per_event": "unusually dear event",
+    "unusual_billing": "billed too long",
+    "unknown_rate": "unknown rate",
+    "new_product": "new product",
+    "new_model": "new model",
+    "new_country": "new country",
+    "missing_product": "missing product",
+    "missing_cost": "missing cost",
 }
 
 
@@ -233,11 +246,15 @@ def _remarks(tally: Tally) -> Iterator[str]:
         yield f"{tally.repeated:,} of the alerts may have been told before, each alone"
 
 
+_ABOUT_MANY: Final = "About many calls together: each of them alone may be as usual"
+_ABOUT_ITSELF: Final = "About tollwatch itself or its way to Telnyx, not about a call"
+
+
 def _notice_blocks(notice: Notice, *, repeated: bool) -> Iterator[Block]:
     words = _words(notice)
     yield header(f":rotating_light: tollwatch: {words}")
     yield plain_section("\n".join([words, *_details(notice.details)]))
-    small = ["About tollwatch itself or its way to Telnyx, not about a call"]
+    small = [_ABOUT_MANY if notice.kind in KINDS else _ABOUT_ITSELF]
     yield context([*small, *([REPEATED.capitalize()] if repeated else [])])
 
 

@@ -3,6 +3,7 @@
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Final
 
+_WHOLE: Final = 2
 _ONE: Final = Decimal(1)
 _CENT: Final = Decimal("0.01")
 _FINE: Final = Decimal("0.0001")
@@ -19,9 +20,22 @@ def amount(value: Decimal) -> str:
     return f"{whole}.{places:0<2}"
 
 
+def rough(value: Decimal) -> str:
+    """Money that is an estimate: below one unit two digits that count, "0.17", "0.0076"."""
+    if value == 0 or abs(value) >= _ONE:
+        return amount(value)
+    step = Decimal(1).scaleb(value.adjusted() - 1)
+    return amount(_round(value, max(step, _FINEST)))
+
+
 def priced(value: Decimal, currency: str) -> str:
     """Money with its currency: "4.37 USD"."""
     return f"{amount(value)} {currency}"
+
+
+def count(value: float) -> str:
+    """How many there usually are: whole ones from two on, "1.5" below."""
+    return f"{value:,.0f}" if value >= _WHOLE else f"{value:.1f}".removesuffix(".0")
 
 
 def percent(share: Decimal) -> str:

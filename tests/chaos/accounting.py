@@ -400,6 +400,8 @@ def _of_processes(seen: Observation) -> Iterator[Violation]:
 
 
 def _of_lessons(seen: Observation) -> Iterator[Violation]:
+    if not seen.lessons:
+        yield Violation("nothing learned", "no session has taught what is usual")
     if seen.lessons != seen.learned:
         text = f"{seen.lessons} sessions have taught {seen.learned} calls"
         yield Violation("not taught once", text)

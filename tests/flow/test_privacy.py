@@ -15,6 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from service import keys
+from service.counting import DAYS_KEPT
 from service.packing import unpack
 from service.records import encode
 from service.store import Store
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.anyio
 _PLACES = ("redis", "logs", "slack", "metrics", "tollwatch show")
 _RETENTION_SECONDS = 30 * 86_400
 _MINUTES_SECONDS = 15 * 60
+_COUNTS = "tollwatch:calls:"
+_COUNTED_SECONDS = DAYS_KEPT * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,8 @@ async def _content(redis: Redis, name: bytes) -> str:
             parts += await _unpacked(redis, name)
         case b"zset":
             parts = await redis.zrange(name, 0, -1)
+        case b"set":
+            parts = list(await cast("Awaitable[set[bytes]]", redis.smembers(name.decode())))
         case other:
             raise AssertionError(f"{name!r} is a {other!r}")
     return b"\n".join(parts).decode(errors="replace")
@@ -275,7 +280,7 @@ def test_every_key_comes_to_an_end(remains: Remains) -> None:
 def test_what_is_kept_is_kept_for_the_retention(remains: Remains) -> None:
     """Sessions, analyses and alerts last as long as they must, and all else for minutes.
 
-    Sums of money and what was learned, which no call can be told from, are not among it.
+    Sums, counts and what was learned, which no call can be told from, are not among it.
     """
     for name, key in remains.keyspace.items():
         if name.startswith((keys.SPEND, keys.BALANCE)):
@@ -284,5 +289,7 @@ def test_what_is_kept_is_kept_for_the_retention(remains: Remains) -> None:
             assert 0 < key.seconds <= SHEET_KEPT_MS // 1000
         elif name.startswith((keys.SESSION, keys.ANALYSIS, keys.ALERT, keys.LESSON)):
             assert _RETENTION_SECONDS - 300 < key.seconds <= _RETENTION_SECONDS
+        elif name.startswith(_COUNTS):
+            assert key.seconds <= _COUNTED_SECONDS
         else:
             assert key.seconds <= _MINUTES_SECONDS

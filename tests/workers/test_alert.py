@@ -4,11 +4,12 @@ import json
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.records import Alert, Call, Reason, Severity, Share, Verdict
+from service.records import Alert, Call, Part, Reason, Severity, Share, Verdict
 from tests.samples import END_MS, START_MS
 from workers.alert import build_payload, fallback
 
@@ -91,6 +92,97 @@ def test_it_says_what_matters_in_order() -> None:
     assert "`…21 (US)`" in whole
     assert f"<!date^{START_MS // 1000}^" in whole
     assert "UTC>" in whole
+
+
+LEARNED_FROM = "assistant-1/inbound/US/assistant"
+DEAR = Reason(
+    code="unusual_cost",
+    text="4.37 USD, 20 times the usual 0.21 for assistant-1's inbound calls (1,204 calls in 28 "
+    "days, 99 % under 0.48). 4.16 over: AI minutes 3.42 (57 minutes instead of 3), Inference 0.61 "
+    "(412 turns instead of 5)",
+    observed=Decimal("4.37"),
+    limit=Decimal("0.21"),
+    excess=Decimal("4.16"),
+    severity=Severity.MEDIUM,
+    learned_from=LEARNED_FROM,
+    calls=1204,
+    parts=(Part("ai-voice-assistant", Decimal("3.2512")), Part("inference", Decimal("0.614"))),
+)
+
+
+def learned(code: str, product: str | None = None, *, call: Call = CALL, **changes: Any) -> str:
+    """What is read where a reason of this kind, which rests on what is usual, leads."""
+    reason = msgspec.structs.replace(DEAR, code=code, product=product, parts=(), **changes)
+    verdict = msgspec.structs.replace(
+        alert().verdict, reasons=(reason,), excess=reason.excess, severity=reason.severity
+    )
+    return "\n".join(texts(build_payload(alert(call=call, verdict=verdict))))
+
+
+def test_an_unusual_cost_says_what_is_usual() -> None:
+    """The sentence is whole, the excess is above the usual, and each part's stands by its cost."""
+    verdict = msgspec.structs.replace(alert().verdict, reasons=(DEAR,), excess=DEAR.excess)
+    payload = build_payload(alert(verdict=verdict))
+    check_limits(payload)
+    whole = "\n".join(texts(payload))
+    assert f"• {DEAR.text}\n" in f"{whole}\n"
+    assert "*In excess:* 4.16 USD, above the usual 0.21" in whole
+    assert "AI minutes                         3.42 USD   78 %  3.25 over" in whole
+    assert "Inference                          0.94 USD   22 %  0.61 over    412 events" in whole
+    assert "SIP trunking                       0.01 USD   &lt;1 %```" in whole
+    assert "AI minutes is 78 % of the cost: give the assistant a maximum duration" in whole
+    assert f"are meant to be: `tollwatch feedback {CALL.session_id} expected`" in whole
+
+
+@pytest.mark.parametrize(
+    ("code", "product", "words"),
+    [
+        ("unusual_cost_per_minute", None, "above what 57 min usually cost at 0.21 a minute"),
+        ("unusual_product_cost", "inference", "above what this product usually costs"),
+        ("unusual_product_cost", "inference", "Inference is 22 % of the cost: look for a loop"),
+        ("unusual_events", "inference", "for the events beyond the usual number"),
+        ("unusual_cost_per_event", "inference", "compare the model and the prompt's length"),
+        ("unusual_cost_per_event", "inference", "above the usual 0.21 for each"),
+        ("unusual_billing", "recording", "Compare billed and real duration in the cost tree"),
+        ("unusual_billing", "recording", "for what was billed beyond the real duration"),
+        ("unknown_rate", "sip-trunking", "Compare the rate with Telnyx's price list"),
+        ("unknown_rate", "sip-trunking", "above what the usual rate of 0.21 comes to"),
+        ("new_country", None, "Look whether the number that was called is meant to be in use"),
+        ("new_model", None, "Find out who changed the assistant's model"),
+        ("new_product", "forking", "Find out who turned it on"),
+        ("new_product", "forking", "above what is usual without it"),
+    ],
+)
+def test_each_learned_reason_says_what_to_do(code: str, product: str | None, words: str) -> None:
+    """What the excess is above, and something that whoever is on call can act on."""
+    assert words in learned(code, product)
+
+
+def test_a_new_country_is_blocked_where_calls_go_out() -> None:
+    """For a call that went there, the advice is the outbound voice profile."""
+    outbound = msgspec.structs.replace(CALL, direction="outbound")
+    assert "block the country in the outbound voice profile" in learned(
+        "new_country", call=outbound
+    )
+
+
+def test_what_is_missing_is_no_excess() -> None:
+    """Money that is not there is said to be missing, in the headline, too."""
+    told = learned("missing_product", "inference", observed=Decimal(0))
+    assert "4.16 too little" in told
+    assert "*Missing:* 4.16 USD, below what is usual" in told
+    assert "In excess" not in told
+    assert "without it an assistant may be silent" in told
+
+
+def test_a_late_charge_is_above_what_was_judged_first() -> None:
+    """One more look at a settled cost says what it was before."""
+    late = msgspec.structs.replace(DEAR, code="late_charge", learned_from=None, parts=())
+    verdict = msgspec.structs.replace(alert().verdict, reasons=(late,), excess=late.excess)
+    told = "\n".join(texts(build_payload(alert(verdict=verdict))))
+    assert "*In excess:* 4.16 USD, above the 0.21 that was judged first" in told
+    assert "what was charged so late" in told
+    assert "tollwatch feedback" not in told
 
 
 def test_the_fallback_makes_sense_alone() -> None:

@@ -21,7 +21,9 @@ from workers.analyze import MOST_FAILURES, Analyst
 from workers.answer import Invalid, Meaning, NotReady, RateLimited, Ready, Refused, Transient
 from workers.baselines import Baselines
 from workers.decide import Rules
+from workers.detection.mutes import Mute
 from workers.evidence import Evidence, note_answer, read_raw
+from workers.feedback import Feedback, FeedbackBook
 from workers.learning import Learning
 from workers.metrics import WorkerMetrics
 from workers.policy import BUILT_IN
@@ -29,6 +31,8 @@ from workers.settle import Schedule
 
 pytestmark = pytest.mark.anyio
 
+# The scene is in the past, and Redis forgets by its own clock.
+_EVER_MS = 3650 * 86_400_000
 RULES = Rules(Schedule.of_seconds((90, 300, 1800)), BUILT_IN)
 
 
@@ -61,13 +65,16 @@ class Scene:
         self.now_ms = END_MS
         self.registry = CollectorRegistry()
         self.metrics = WorkerMetrics(self.registry)
+        self.baselines = Baselines(redis, retention_ms=86_400_000)
+        self.feedback = FeedbackBook(redis, self.baselines, _EVER_MS)
         self.analyst = Analyst(
             self.store,
             telnyx,  # type: ignore[arg-type]
             rules,
             self.metrics,
             lambda: self.now_ms,
-            Learning(Baselines(redis, retention_ms=86_400_000), self.store, self.metrics),
+            Learning(self.baselines, self.store, self.metrics),
+            self.feedback,
         )
 
     async def attempt(self, age_seconds: int) -> str:
@@ -361,3 +368,35 @@ async def test_the_last_look_waits_for_an_answer(scene: Any) -> None:
     value = stage.registry.get_sample_value
     assert value("tollwatch_rechecks_total", {"outcome": "given_up"}) == 1
     assert await stage.state() is State.VERDICT
+
+
+async def plan(stage: Scene, cohort: str, from_ms: int, until_ms: int) -> None:
+    """Somebody plans calls of that cohort in that time."""
+    mute = Mute(cohort, from_ms, until_ms, "ada", "a demo")
+    await stage.feedback.plan(Feedback("other", "planned", "ada", from_ms, "a demo", mute))
+
+
+@pytest.mark.parametrize(
+    ("cohort", "from_ms", "told"),
+    [
+        ("account", END_MS, False),
+        ("account", END_MS + 1, True),
+        ("somebody", END_MS, True),
+    ],
+)
+async def test_what_is_planned_is_not_told(
+    scene: Any, cohort: str, from_ms: int, told: bool
+) -> None:
+    """Above the highest ceiling, too; the verdict keeps its reasons and says who has muted it."""
+    stage = scene(cost("9.00"))
+    await plan(stage, cohort, from_ms, END_MS + 60_000)
+    await stage.attempt(90)
+    await stage.attempt(300)
+    session = await stage.store.session("s")
+    assert session
+    assert session.verdict
+    assert "session_cost" in [reason.code for reason in session.verdict.reasons]
+    assert session.verdict.severity is not None
+    assert bool([id async for id in stage.store.alert_ids()]) is told
+    assert bool(session.alerted) is told
+    assert any("planned by ada" in remark for remark in session.verdict.remarks) is not told

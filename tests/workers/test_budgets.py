@@ -19,6 +19,7 @@ from workers.answer import Ready
 from workers.baselines import Baselines
 from workers.budgets import BudgetWatch, standings
 from workers.decide import Rules
+from workers.feedback import FeedbackBook
 from workers.learning import Learning
 from workers.metrics import WorkerMetrics
 from workers.policy import Budget, Policy, Scope
@@ -55,13 +56,15 @@ class Scene:
         """One call, from its webhook to its verdict, as a worker does it."""
         event = scheduling(id, at_ms=end_ms, start_ms=end_ms - 9_000, assistant_id=assistant)
         await self.store.record(event, now_ms=end_ms)
+        baselines = Baselines(self.redis, retention_ms=86_400_000)
         analyst = Analyst(
             self.store,
             Telnyx(),  # type: ignore[arg-type]
             Rules(SCHEDULE, self.policy),
             metrics := WorkerMetrics(CollectorRegistry()),
             lambda: self.now_ms,
-            Learning(Baselines(self.redis, retention_ms=86_400_000), self.store, metrics),
+            Learning(baselines, self.store, metrics),
+            FeedbackBook(self.redis, baselines, 86_400_000),
         )
         for age in (90, 300):
             self.now_ms = end_ms + age * 1000

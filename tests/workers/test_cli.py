@@ -97,7 +97,7 @@ def words(text: str) -> str:
     "command",
     [
         *([], ["analyze"], ["record-types"], ["check"], ["show"], ["sessions"], ["reconcile"]),
-        *(["export"], ["budget"], ["backtest"], ["backfill"]),
+        *(["export"], ["budget"], ["backtest"], ["backfill"], ["baseline"], ["feedback"]),
         *(["policy"], ["policy", "check"]),
         *(["dead"], *(["dead", command] for command in ("list", "show", "retry", "drop"))),
     ],
@@ -663,7 +663,16 @@ def test_the_states_are_those_of_the_records() -> None:
     assert f"<{'|'.join(State)}>" in help_text
 
 
-@pytest.mark.parametrize("command", [["show", "s"], ["sessions"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["show", "s"],
+        ["sessions"],
+        ["baseline"],
+        ["feedback", "s", "anomaly"],
+        ["feedback", "--list"],
+    ],
+)
 def test_a_redis_that_is_not_there_is_one_line(cli: Cli, command: list[str]) -> None:
     """What is wrong and what to do, without a trace; a bad URL is a bad setting."""
     _, told = cli.run(*command, code=1, REDIS_URL="redis://user:hunter2@127.0.0.1:1/0")

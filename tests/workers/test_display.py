@@ -103,6 +103,66 @@ def test_ten_alike_are_not_folded() -> None:
     assert "more" not in shown(tree_view(tree_of(assistant_call(*["0.01"] * 10))))
 
 
+def learned(code: str, product: str | None = None, **changes: Any) -> Reason:
+    """A reason that rests on what is usual."""
+    reason = Reason(
+        code=code,
+        text="x",
+        observed=Decimal("4.37"),
+        limit=Decimal("0.21"),
+        excess=Decimal("4.16"),
+        severity=Severity.MEDIUM,
+        product=product,
+        learned_from="a/inbound/US/assistant",
+        calls=1204,
+    )
+    return msgspec.structs.replace(reason, **changes)
+
+
+def test_nodes_that_are_not_as_usual_are_marked() -> None:
+    """Each node of a strange product has a sign and how far it goes, a folded line, too."""
+    reasons = (
+        learned("unusual_cost"),
+        learned("unusual_events", "inference", severity=None),
+        learned("unknown_rate", "sip-trunking"),
+        learned("new_product", "call-control"),
+        learned("missing_product", "recording", observed=Decimal(0)),
+        learned("sum_mismatch", "ai-voice-assistant", learned_from=None),
+    )
+    lines = lines_of(shown(tree_view(tree_of(assistant_call(*["0.01"] * 12)), reasons=reasons)))
+    assert lines[0].endswith("· s  ▲ 21 times the usual  ▼ no Recording")
+    marked = {line.strip("│├─└ ").partition("  ")[0]: line.partition("  ▲ ")[2] for line in lines}
+    assert marked == {
+        "Call session": "21 times the usual  ▼ no Recording",
+        "SIP trunking": "new rate",
+        "Call control": "new product",
+        "AI minutes": "",
+        "Inference": "21 times the usual events",
+        "… 7 more Inference, together 0.07": "21 times the usual events",
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("missing_cost", "▼ no cost"),
+        ("new_country", "▲ new country"),
+        ("new_model", "▲ new model"),
+        ("unusual_cost_per_minute", "▲ 21 times the usual a minute"),
+    ],
+)
+def test_what_is_about_the_whole_marks_the_top(code: str, words: str) -> None:
+    """What no single product stands for is said of the session."""
+    lines = lines_of(shown(tree_view(tree_of(wire(guide())), reasons=(learned(code),))))
+    assert [line for line in lines if words in line] == lines[:1]
+
+
+def test_a_learned_reason_says_what_it_rests_on() -> None:
+    """Observed and expected, the cohort by its exact name, and how many calls it has."""
+    text = shown(verdict_view(verdict(reasons=(learned("unusual_cost"),))))
+    assert "observed 4.37, expected 0.21, cohort a/inbound/US/assistant (1,204 calls)" in text
+
+
 def test_rates_and_times_are_shown() -> None:
     """What was billed, for what, and at which rate, is what explains a cost."""
     leg = node("sip-trunking", "0.0401", rate="4.01E-2", billed_sec=60, call_sec=35, id="leg")

@@ -19,6 +19,7 @@ from workers.answer import Ready
 from workers.baselines import Baselines
 from workers.decide import Rules
 from workers.detection.baseline import DAY_MS
+from workers.feedback import FeedbackBook
 from workers.learning import Learning
 from workers.metrics import WorkerMetrics
 from workers.policy import Policy
@@ -63,6 +64,7 @@ class Scene:
             self.metrics,
             lambda: self.now_ms,
             Learning(self.baselines, self.store, self.metrics),
+            FeedbackBook(redis, self.baselines, RETENTION_MS),
         )
 
     async def call(
@@ -120,7 +122,7 @@ async def test_a_dear_call_is_found_by_its_like(scene: Scene) -> None:
     assert verdict.severity is Severity.MEDIUM
     assert verdict.reasons[0].code == "unusual_cost"
     assert verdict.reasons[0].learned_from
-    assert "times the usual 0.2069 for bot's inbound" in verdict.reasons[0].text
+    assert "times the usual 0.21 for assistant bot's inbound calls" in verdict.reasons[0].text
     assert await scene.told() == ["dear:medium"]
     assert await scene.calls() == USUAL
     assert scene.value("lessons_total", outcome="learned") == USUAL
@@ -196,12 +198,12 @@ async def test_the_new_normal_is_told_once(scene: Scene) -> None:
     found = await scene.store.item(notices[0])
     assert found
     assert found.subject.text == (
-        "A cost of 1.21 USD instead of 0.2069 is the new normal for bot's inbound assistant calls: "
+        "A cost of 1.21 USD instead of 0.21 is the new normal for assistant bot's inbound calls: "
         "25 calls since 2026-09-21 14:00 UTC"
     )
     assert (
-        "With it: SIP trunking at 1.00 USD instead of 0.0051 is the new normal for bot's inbound "
-        "assistant calls"
+        "With it: SIP trunking at 1.00 USD instead of 0.0051 is the new normal for assistant "
+        "bot's inbound calls"
     ) in found.subject.details
     await scene.call("later", "1.00", end_ms=END_MS + 7 * HOUR_MS)
     assert [id for id in await scene.told() if id.startswith("new_normal:")] == notices

@@ -16,14 +16,14 @@ from statistics import NormalDist
 from typing import Final, TypeVar
 
 from workers.detection.lasting import Evidence, is_lasting
-from workers.detection.measure import Measured
+from workers.detection.measure import RATE, Measured
 from workers.detection.sketch import bucket_of, log_middle_of, quantiles
 
 DAYS: Final = 28
 """Days of a sheet."""
 DAY_MS: Final = 86_400_000
 K = TypeVar("K", str, int)
-_HALF_LIFE_DAYS: Final = 7
+HALF_LIFE_DAYS: Final = 7
 _FIRST_WEIGHT: Final = 16
 
 _SHARES: Final = (0.05, 0.5, 0.99)
@@ -44,12 +44,13 @@ def sheet_of(day: int) -> int:
 
 def weight_of(day: int) -> int:
     """How much a call of that day counts on its sheet."""
-    return round(_FIRST_WEIGHT * 2 ** (day % DAYS / _HALF_LIFE_DAYS))
+    return round(_FIRST_WEIGHT * 2 ** (day % DAYS / HALF_LIFE_DAYS))
 
 
 def scale_of(sheet: int, day: int) -> float:
     """What turns a sheet's weights into calls of today."""
-    return 2 ** ((sheet * DAYS - day) / _HALF_LIFE_DAYS) / _FIRST_WEIGHT
+    # A sheet of the future, by a clock that was wrong, counts as today's.
+    return 2 ** (min(0, sheet * DAYS - day) / HALF_LIFE_DAYS) / _FIRST_WEIGHT
 
 
 @dataclass(slots=True)
@@ -240,4 +241,5 @@ TOLD_ONCE: Final = frozenset({"product", "model", "country"})
 
 def group_of(trait: str) -> str:
     """Traits of a group stand for each other: prices of a product, products, models, countries."""
-    return trait.rpartition(":")[0]
+    # Models and products may have a colon in their names.
+    return trait.rpartition(":")[0] if trait.startswith(RATE) else trait.partition(":")[0]

@@ -13,9 +13,10 @@ from workers.tree import CostTree
 
 ACCOUNT: Final = "account"
 UNANSWERED: Final = "unanswered"
+ASSISTANT_CALLS: Final = "assistant"
 
 _KINDS: Final = (
-    (ASSISTANT, "assistant"),
+    (ASSISTANT, ASSISTANT_CALLS),
     ("conference", "conference"),
     ("conference-participant", "conference"),
     ("webrtc", "webrtc"),
@@ -66,14 +67,14 @@ def _kind(tree: CostTree, call: Call) -> str:
     if not tree.real_seconds and not call.duration_seconds:
         return UNANSWERED
     if call.assistant_id:
-        return "assistant"
+        return ASSISTANT_CALLS
     products = tree.has_product
     return next((kind for product, kind in _KINDS if product in products), "other")
 
 
 def _direction(direction: str | None) -> str:
     """`incoming` and `outbound-api` are directions of Telnyx's, too."""
-    said = direction or ""
+    said = (direction or "").lower()
     return (
         "inbound"
         if said.startswith("in")

@@ -7,23 +7,23 @@ from decimal import Decimal
 from typing import Final
 
 from service.records import Part, Reason
-from workers.detection.cohort import ACCOUNT
+from workers.detection.cohort import ACCOUNT, ASSISTANT_CALLS
 from workers.detection.deviation import Deviation
 from workers.detection.ladder import Ladder
 from workers.detection.measure import TOTAL, Measured, names_of
 from workers.detection.opinion import Opinion
 from workers.products import INFERENCE, label
 from workers.tree import ProductCost
-from workers.wording import amount, factor
+from workers.wording import amount, count, factor, priced, rough
 
 _PLACES: Final = Decimal("0.0000001")
 _SHOWN_PARTS: Final = 3
 _LEAST_PART: Final = 0.03
 """Of the excess: a smaller part is not worth naming."""
 _LONGEST_ID: Final = 24
-_WHOLE: Final = 2
-"""From here on people count in whole ones."""
 _MINUTE: Final = 60
+_MORE: Final = 1.2
+"""So many times the usual is worth naming as what there was more of."""
 
 
 def reasons_of(opinion: Opinion, currency: str) -> Iterator[tuple[Reason, bool]]:
@@ -56,16 +56,17 @@ def _about(deviation: Deviation) -> str:
 def _reason(deviation: Deviation, measured: Measured, ladder: Ladder, currency: str) -> Reason:
     parts = tuple(_parts(measured, ladder, abs(deviation.excess)))
     is_total = deviation.name == TOTAL
-    sentence = _SENTENCES[deviation.code](_Telling(deviation, measured, currency))
-    over = _over(deviation, parts if is_total else (), measured, ladder)
+    telling = _Telling(deviation, measured, currency)
+    over = _split(telling.over(), parts if is_total else (), measured, ladder)
     return Reason(
         code=deviation.code,
-        text=f"{sentence}{over}",
+        text=_SENTENCES[deviation.code](telling) + (f". {over}" if over else ""),
         observed=_exact(deviation.observed),
         limit=_exact(deviation.expected),
         excess=abs(_exact(deviation.excess)),
         product=deviation.product,
         learned_from=deviation.cohort.cohort,
+        calls=deviation.cohort.calls,
         parts=parts if is_total else (),
     )
 
@@ -93,40 +94,53 @@ class _Telling:
     currency: str
 
     def cost(self) -> str:
-        return f"{self.observed}, {self.times}{self.among()}"
+        return f"{self.observed}, {self.times} for {self.whose()}"
 
     def per_minute(self) -> str:
-        return f"{self.observed} a minute, {self.times}{self.among()}"
+        return f"{self.observed} a minute, {self.times} for {self.whose()}"
 
     def product_cost(self) -> str:
         a_minute = " a minute" if self.deviation.name.startswith("cost_per_minute") else ""
-        return f"{self.product} cost {self.observed}{a_minute}, {self.times}{self.among()}"
+        return f"{self.product} cost {self.observed}{a_minute}, {self.times} for {self.whose()}"
 
     def events(self) -> str:
         deviation = self.deviation
         product = self.measured.products[deviation.product or ""]
-        usual = _count(product.events * deviation.expected / deviation.observed)
+        usual = count(product.events * deviation.expected / deviation.observed)
         unit = _unit(product.product)
-        return f"{self.product}: {product.events:,} {unit} instead of {usual}{self.among()}"
+        return f"{self.product}: {product.events:,} {unit} instead of {usual} for {self.whose()}"
 
     def each(self) -> str:
         one = "turn" if self.deviation.product == INFERENCE else "event"
-        return f"{self.product} cost {self.observed} for each {one}, {self.times}{self.among()}"
-
-    def billing(self) -> str:
-        times = factor(_exact(self.deviation.observed), Decimal(1))
-        return f"{self.product} was billed for {times} its real duration{self.among()}"
-
-    def rate(self) -> str:
         return (
-            f"{self.product} was charged at {self.observed}, never seen before: it was "
-            f"{self.expected}{self.among(bounded=False)}"
+            f"{self.product} cost {self.observed} for each {one}, {self.times} for {self.whose()}"
         )
 
-    def new(self) -> str:
-        group, _, name = self.deviation.name.partition(":")
-        shown = label(name) if group == "product" else name
-        return f"First {group} {shown}{self.among(bounded=False)}"
+    def billing(self) -> str:
+        times, usual = (
+            factor(_exact(value), Decimal(1))
+            for value in (self.deviation.observed, self.deviation.expected)
+        )
+        return (
+            f"{self.product} was billed for {times} its started minutes, usual are {usual} "
+            f"for {self.whose()}"
+        )
+
+    def rate(self) -> str:
+        usual = amount(_exact(self.deviation.expected))
+        return (
+            f"{self.product} was charged at a rate of {self.observed} instead of {usual}, "
+            f"never seen before for {self.whose(bounded=False)}"
+        )
+
+    def new_product(self) -> str:
+        return f"First time with {self.product} among {self.whose(bounded=False)}"
+
+    def new_model(self) -> str:
+        return f"First time with the model {self.trait} among {self.whose(bounded=False)}"
+
+    def new_country(self) -> str:
+        return f"First call to {self.trait} among {self.whose(bounded=False)}"
 
     def changed(self) -> str:
         what = f"{self.product} at " if self.deviation.product else "A cost of "
@@ -138,7 +152,7 @@ class _Telling:
         deviation = self.deviation
         a_minute = " a minute" if deviation.name.startswith("events_per_minute") else ""
         unit = _unit(deviation.product or "")
-        observed, expected = _count(deviation.observed), _count(deviation.expected)
+        observed, expected = count(deviation.observed), count(deviation.expected)
         return f"{self.product} with {observed} {unit}{a_minute} instead of {expected}"
 
     def changed_billing(self) -> str:
@@ -157,23 +171,34 @@ class _Telling:
 
     def missing_product(self) -> str:
         return (
-            f"No {self.product}: it usually costs {self.expected} {self.currency} in a call of "
-            f"this length{self.among(bounded=False)}"
+            f"No {self.product}: {self.expected} {self.currency} are usual in a call of this "
+            f"length for {self.whose(bounded=False)}"
         )
 
     def missing_cost(self) -> str:
         return (
             f"It cost nothing: {self.expected} {self.currency} are usual for a call of this "
-            f"length{self.among(bounded=False)}"
+            f"length for {self.whose(bounded=False)}"
         )
+
+    def over(self) -> str:
+        """The money over the usual, or under it; nothing where that rounds to nothing."""
+        excess = _exact(self.deviation.excess)
+        if not excess:
+            return ""
+        return f"{rough(abs(excess))} {'over' if excess > 0 else 'under'}"
 
     @property
     def product(self) -> str:
         return label(self.deviation.product or "")
 
     @property
+    def trait(self) -> str:
+        return self.deviation.name.rpartition(":")[2]
+
+    @property
     def observed(self) -> str:
-        return f"{_money(self.deviation.observed)} {self.currency}"
+        return priced(_exact(self.deviation.observed), self.currency)
 
     @property
     def expected(self) -> str:
@@ -184,20 +209,20 @@ class _Telling:
         times = factor(_exact(self.deviation.observed), _exact(self.deviation.expected))
         return f"{times} the usual {self.expected}" if times else "where none is usual"
 
-    def among(self, *, bounded: bool = True) -> str:
+    def whose(self, *, bounded: bool = True) -> str:
         """Whose usual it is, how many calls that was learned from, and how far these go."""
         baseline = self.deviation.cohort
-        days = "today" if baseline.days <= 1 else f"in {baseline.days} days"
         calls = "1 call" if baseline.calls == 1 else f"{baseline.calls:,} calls"
+        days = "1 day" if baseline.days <= 1 else f"{baseline.days} days"
         high = f", 99 % under {self.high}" if bounded else ""
-        return f" for {cohort_in_words(baseline.cohort)} ({calls} {days}{high})"
+        return f"{cohort_in_words(baseline.cohort)} ({calls} in {days}{high})"
 
     @property
     def high(self) -> str:
         deviation = self.deviation
         if deviation.code == "unusual_events":
             a_minute = " a minute" if deviation.name.startswith("events_per_minute") else ""
-            return f"{_count(deviation.high)} {_unit(deviation.product or '')}{a_minute}"
+            return f"{count(deviation.high)} {_unit(deviation.product or '')}{a_minute}"
         if deviation.code == "unusual_billing":
             return factor(_exact(deviation.high), Decimal(1))
         return _money(deviation.high)
@@ -211,9 +236,9 @@ _SENTENCES: Final = {
     "unusual_cost_per_event": _Telling.each,
     "unusual_billing": _Telling.billing,
     "unknown_rate": _Telling.rate,
-    "new_product": _Telling.new,
-    "new_model": _Telling.new,
-    "new_country": _Telling.new,
+    "new_product": _Telling.new_product,
+    "new_model": _Telling.new_model,
+    "new_country": _Telling.new_country,
     "missing_product": _Telling.missing_product,
     "missing_cost": _Telling.missing_cost,
 }
@@ -241,23 +266,34 @@ LEARNED: Final = tuple(_SENTENCES)
 def cohort_in_words(name: str) -> str:
     """A cohort as people call it: "all outbound phone calls to DE"."""
     if name == ACCOUNT:
-        return "the account"
+        return "all calls of the account"
     entity, direction, country, kind = name.rsplit("/", 3)
-    whose = f"{_short(entity)}'s " if entity != "*" else "all "
     way = f"{direction} " if direction not in {"*", "?"} else ""
     where = f" to {country}" if direction == "outbound" and country not in {"*", "?"} else ""
-    return f"{whose}{way}{kind} calls{where}"
+    # Whoever makes them says already what kind of calls these are.
+    is_named = kind == ASSISTANT_CALLS and entity not in {"*", "?"}
+    what = f"{way}calls{where}" if is_named else f"{way}{kind} calls{where}"
+    match entity:
+        case "*":
+            return f"all {what}"
+        case "?":
+            return f"{what} of no known connection"
+        case _ if entity.startswith(ASSISTANT_CALLS):
+            return f"{_short(entity)}'s {what}"
+        case _:
+            thing = "assistant" if is_named else "connection"
+            return f"{thing} {_short(entity)}'s {what}"
 
 
 def _short(id: str) -> str:
     return id if len(id) <= _LONGEST_ID else f"{id[: _LONGEST_ID - 1]}…"
 
 
-def _over(deviation: Deviation, parts: Sequence[Part], measured: Measured, ladder: Ladder) -> str:
+def _split(over: str, parts: Sequence[Part], measured: Measured, ladder: Ladder) -> str:
     if not parts:
-        return ""
+        return over
     named = ", ".join(_part(part, measured, ladder) for part in parts[:_SHOWN_PARTS])
-    return f". {_money(deviation.excess)} over: {named}"
+    return f"{over}: {named}"
 
 
 def _parts(measured: Measured, ladder: Ladder, excess: float) -> Iterator[Part]:
@@ -278,29 +314,43 @@ def _usual_cost(product: ProductCost, ladder: Ladder) -> float:
 
 def _part(part: Part, measured: Measured, ladder: Ladder) -> str:
     product = measured.products[part.product]
-    return f"{label(part.product)} {amount(part.cost)}{_instead(product, ladder)}"
+    return f"{label(part.product)} {rough(part.cost)}{_instead(product, ladder)}"
 
 
 def _instead(product: ProductCost, ladder: Ladder) -> str:
-    names = names_of(product.product)
-    events = ladder.usual(names.events)
-    if events is not None and product.events > 1:
-        usual, unit = math.exp(events.spread.middle), _unit(product.product)
-        return f" ({product.events:,} {unit} instead of {_count(usual)})"
-    if product.billed_seconds and product.cost > 0:
-        minutes = product.billed_seconds / _MINUTE
-        usual = minutes * _usual_cost(product, ladder) / float(product.cost)
-        return f" ({_count(minutes)} minutes instead of {_count(usual)})" if usual else ""
-    return ""
+    """What there was more of, above all: events, minutes, or money for each minute."""
+    found = max(_more_of(product, ladder), default=None)
+    return f" ({found[1]})" if found and found[0] > _MORE else ""
+
+
+def _more_of(product: ProductCost, ladder: Ladder) -> Iterator[tuple[float, str]]:
+    """How many times the usual there was of each, and that in words."""
+    usual = {
+        measure: math.exp(known.spread.middle)
+        for measure, name in names_of(product.product)._asdict().items()
+        if (known := ladder.usual(name)) is not None
+    }
+    events = usual.get("events")
+    if events and product.events > 1:
+        unit = _unit(product.product)
+        times = product.events / events
+        yield times, f"{product.events:,} {unit} instead of {count(events)}"
+    each = usual.get("each")
+    if each and product.events > 1:
+        one, price = _unit(product.product).removesuffix("s"), float(product.cost) / product.events
+        yield price / each, f"{_money(price)} for each {one} instead of {_money(each)}"
+    cost, a_minute = usual.get("cost"), usual.get("cost_per_minute")
+    if product.billed_seconds and cost and a_minute:
+        minutes, usual_minutes = product.billed_seconds / _MINUTE, cost / a_minute
+        words = f"{count(minutes)} minutes instead of {count(usual_minutes)}"
+        yield minutes / usual_minutes, words
+        price = float(product.cost) / minutes
+        yield price / a_minute, f"{_money(price)} a minute instead of {_money(a_minute)}"
 
 
 def _unit(product: str) -> str:
     return "turns" if product == INFERENCE else "events"
 
 
-def _count(value: float) -> str:
-    return f"{value:,.0f}" if value >= _WHOLE else f"{value:.1f}".removesuffix(".0")
-
-
 def _money(value: float) -> str:
-    return amount(_exact(value))
+    return rough(_exact(value))

@@ -34,6 +34,11 @@ def middle_of(bucket: int) -> float:
     return math.exp(log_middle_of(bucket))
 
 
+def upper_end_of(bucket: int) -> float:
+    """The largest value in a bucket: all are above that of the bucket before."""
+    return math.exp(bucket * WIDTH)
+
+
 def log_middle_of(bucket: int) -> float:
     """The same, as a natural logarithm."""
     return bucket * WIDTH + _TO_MIDDLE

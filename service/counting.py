@@ -1,0 +1,106 @@
+"""How calls are counted, for those who judge how many there are: what counts where, in a script.
+
+Pure but for the keys' names. The web process counts in the very step that records an event, once
+for each session, when its first end is known. A call counts for the account, for its assistant or
+connection, for the prefix that was dialled, and for the shapes that it has; nothing else of it is
+kept, and no number. All counts are sums, so it does not matter who counts when.
+"""
+
+from typing import Final
+
+from service.keys import CALLS_DAY, CALLS_MINUTE, CALLS_NUMBERS, CALLS_ROSTER
+
+ACCOUNT: Final = "account"
+CALLS: Final = "velocity"
+SHORT_CALLS: Final = "short_calls"
+ONE_NUMBER: Final = "one_number"
+ONE_PREFIX: Final = "one_prefix"
+SHAPES: Final = (SHORT_CALLS, ONE_NUMBER, ONE_PREFIX)
+SHORT_SECONDS: Final = 30
+"""As long at most is a short call: billed as a minute, and many of them are a dialler's."""
+
+LATE_MS: Final = 10 * 60_000
+"""What ended longer ago counts for its hour only: it is no part of what happens now."""
+DAYS_KEPT: Final = 30
+_KEPT_MS: Final = DAYS_KEPT * 86_400_000
+_MINUTE_KEPT_MS: Final = 5 * 3_600_000
+_NUMBERS_KEPT_MS: Final = 2 * 3_600_000
+MOST_SERIES: Final = 1000
+"""Series that a day has; calls of further ones count for the account alone."""
+MOST_PLACES: Final = 500
+"""So many series leave no room for a further place that is called: assistants must find some."""
+_MOST_NUMBERS: Final = 100_000
+"""Numbers and blocks that an hour tells apart."""
+
+# Fields of a series' day:  c{hour} calls   k{hour} those whose cost is known
+#   u{hour} that cost in millionths         q{hour} the sum of its squares
+#   b{minutes}:{hour} a burst that was out of the ordinary, written by workers
+COUNT_CALL: Final = f"""
+local function tally(kind, cohort, hour, minute, most)
+  local series = kind .. '|' .. cohort
+  local day = math.floor(hour / 24)
+  local key = '{CALLS_DAY}' .. day .. ':' .. series
+  if redis.call('EXISTS', key) == 0 then
+    local roster = '{CALLS_ROSTER}' .. day
+    if redis.call('SCARD', roster) >= (most or {MOST_SERIES}) then return end
+    redis.call('SADD', roster, series)
+    redis.call('PEXPIRE', roster, {_KEPT_MS})
+  end
+  if redis.call('HINCRBY', key, 'c' .. hour, 1) == 1 then
+    redis.call('PEXPIRE', key, {_KEPT_MS})
+  end
+  if minute and redis.call('HINCRBY', '{CALLS_MINUTE}' .. minute, series, 1) == 1 then
+    redis.call('PEXPIRE', '{CALLS_MINUTE}' .. minute, {_MINUTE_KEPT_MS})
+  end
+end
+local function seen(key, name)
+  local times = redis.call('HINCRBY', key, name, 1)
+  if times == 1 then redis.call('PEXPIRE', key, {_NUMBERS_KEPT_MS}) end
+  return times
+end
+local function shape(entity, number, block, hour)
+  local key = '{CALLS_NUMBERS}' .. hour
+  if redis.call('HLEN', key) >= {_MOST_NUMBERS} then return nil end
+  local times, near = seen(key, entity .. '|' .. number), seen(key, entity .. '|' .. block)
+  if times > 1 then return '{ONE_NUMBER}' end
+  if near > 1 then return '{ONE_PREFIX}' end
+end
+local function count_call(now, end_at, entity, places, number, block, short)
+  local at = math.min(now, end_at)
+  if now - at > {_KEPT_MS} then return end
+  local hour, minute = math.floor(at / 3600000), math.floor(at / 60000)
+  local is_late = now - at > {LATE_MS}
+  if is_late then minute = nil end
+  tally('{CALLS}', '{ACCOUNT}', hour, minute)
+  for place in string.gmatch(places, '%S+') do
+    tally('{CALLS}', place, hour, minute, {MOST_PLACES})
+  end
+  if entity == '' then return end
+  tally('{CALLS}', entity, hour, minute)
+  if short == '1' then tally('{SHORT_CALLS}', entity, hour, minute) end
+  if number ~= '' and not is_late then
+    local kind = shape(entity, number, block, hour)
+    if kind then tally(kind, entity, hour, minute) end
+  end
+end
+"""
+
+PAY: Final = f"""
+local function square(micros)
+  return math.floor(micros / 100) ^ 2
+end
+local function pay(key, entity, hour, micros)
+  local before = redis.call('HGET', key, 'paid')
+  if before == micros then return end
+  redis.call('HSET', key, 'paid', micros)
+  local old, new = tonumber(before or 0), tonumber(micros)
+  for _, cohort in ipairs({{'{ACCOUNT}', entity}}) do
+    local of_day = '{CALLS_DAY}' .. math.floor(hour / 24) .. ':{CALLS}|' .. cohort
+    if cohort ~= '' and redis.call('EXISTS', of_day) == 1 then
+      redis.call('HINCRBY', of_day, 'u' .. hour, string.format('%.0f', new - old))
+      redis.call('HINCRBY', of_day, 'q' .. hour, string.format('%.0f', square(new) - square(old)))
+      if not before then redis.call('HINCRBY', of_day, 'k' .. hour, 1) end
+    end
+  end
+end
+"""

@@ -1,0 +1,174 @@
+"""Calls counted in a real Redis: once for each session, whatever comes how often."""
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, cast
+
+import pytest
+from redis.asyncio import Redis
+
+from service import keys
+from service.counting import (
+    LATE_MS,
+    MOST_PLACES,
+    MOST_SERIES,
+    ONE_NUMBER,
+    ONE_PREFIX,
+    SHORT_CALLS,
+)
+from service.dialled import destination
+from service.events import LISTED, Scheduling
+from service.keys import FAMILIES
+from service.queue import session_line
+from service.records import Conclusion, State, Verdict, Watch
+from service.store import Concluded, Store
+from tests.samples import END_MS, scheduling
+
+pytestmark = pytest.mark.anyio
+
+HOUR = END_MS // 3_600_000
+DAY = HOUR // 24
+RETENTION_MS = 40 * 86_400_000
+
+
+def ended(session_id: str, key: str = "1", *, to: str = "", **fields: Any) -> Scheduling:
+    """A hangup of assistant A, to that number."""
+    fields = {"assistant_id": "A", **fields}
+    made = scheduling(session_id, key, **fields)
+    return replace(made, destination=destination(to, b"secret"))
+
+
+async def record(redis: Redis, *events: Scheduling, now_ms: int = END_MS) -> None:
+    store = Store(redis, retention_ms=RETENTION_MS)
+    for event in events:
+        await store.record(event, now_ms=now_ms)
+
+
+async def of_day(redis: Redis, series: str, day: int = DAY) -> dict[str, int]:
+    found = await cast("Any", redis.hgetall(f"{keys.CALLS_DAY}{day}:{series}"))
+    return {name.decode(): int(value) for name, value in found.items()}
+
+
+async def of_minute(redis: Redis, at_ms: int = END_MS) -> dict[str, int]:
+    found = await cast("Any", redis.hgetall(f"{keys.CALLS_MINUTE}{at_ms // 60_000}"))
+    return {name.decode(): int(value) for name, value in found.items()}
+
+
+async def test_a_session_counts_once(redis: Redis) -> None:
+    """Not once for each leg, event or delivery, and not again when it is reopened."""
+    await record(redis, ended("a"), ended("a"), ended("a", "2", at_ms=END_MS - 400), ended("b"))
+    assert await of_minute(redis) == {"velocity|account": 2, "velocity|A": 2}
+    assert await of_day(redis, "velocity|account") == {f"c{HOUR}": 2}
+
+
+async def test_a_cost_without_an_end_is_no_call_yet(redis: Redis) -> None:
+    """It counts when its end is known."""
+    cost = scheduling("a", "0", kind="call.cost", ends=False)
+    await record(redis, cost)
+    assert await of_minute(redis) == {}
+    await record(redis, ended("a"))
+    assert (await of_minute(redis))["velocity|account"] == 1
+
+
+async def test_a_call_without_an_owner_counts_for_the_account(redis: Redis) -> None:
+    """And for where it went."""
+    await record(redis, ended("a", to="+4915112345678", assistant_id=None, connection_id=None))
+    assert await of_minute(redis) == {"velocity|account": 1, "velocity|+49151": 1}
+
+
+async def test_what_ended_long_ago_counts_for_its_hour_only(redis: Redis) -> None:
+    """A webhook that was found again is no part of a surge now; after a month it is nothing."""
+    late = END_MS - LATE_MS - 1
+    await record(redis, ended("a", LISTED + "1", at_ms=late, to="+4915112345678"))
+    assert await of_minute(redis, late) == {}
+    assert (await of_day(redis, "velocity|A"))[f"c{late // 3_600_000}"] == 1
+    await record(redis, ended("b", at_ms=END_MS - 31 * 86_400_000))
+    assert await of_day(redis, "velocity|A", DAY - 31) == {}
+
+
+async def test_the_shapes_of_calls_are_counted(redis: Redis) -> None:
+    """Short ones, the same number again, a number beside another."""
+    await record(
+        redis,
+        ended("a", to="+37120000149", duration_seconds=8),
+        ended("b", to="+37120000149"),
+        ended("c", to="+37120000777", start_ms=END_MS - 9000),
+        ended("d", to="+37129999777", start_ms=END_MS - 90_000),
+        ended("e", to="+37120000149", assistant_id="B"),
+    )
+    counts = await of_minute(redis)
+    assert counts[f"{SHORT_CALLS}|A"] == 2
+    assert counts[f"{ONE_NUMBER}|A"] == 1
+    assert counts[f"{ONE_PREFIX}|A"] == 1
+    assert counts["velocity|+37120"] == 4
+    assert f"{ONE_NUMBER}|B" not in counts
+
+
+async def test_no_number_is_kept(redis: Redis) -> None:
+    """Neither in a name nor in a value."""
+    await record(redis, ended("a", to="+4915112345678"))
+    for key in await redis.keys("tollwatch:calls:*"):
+        name = key.decode()
+        is_set = name.startswith(keys.CALLS_ROSTER)
+        found = await cast("Any", redis.smembers(name) if is_set else redis.hgetall(name))
+        assert "5112345" not in f"{name} {found}"
+        assert "12345678" not in f"{name} {found}"
+
+
+async def test_all_counts_end(redis: Redis) -> None:
+    """Each key is described, and has a time to live."""
+    await record(redis, ended("a", to="+4915112345678"), ended("b", to="+4915112345678"))
+    counted = [key.decode() for key in await redis.keys("tollwatch:calls:*")]
+    assert len(counted) == 7
+    for key in counted:
+        assert [f for f in FAMILIES if f.id_of(key) is not None], key
+        assert await redis.pttl(key) > 0, key
+
+
+async def test_further_series_than_a_day_has_count_for_the_account_alone(redis: Redis) -> None:
+    """What somebody makes up endlessly takes no memory without end; prefixes end first."""
+    await record(redis, ended("a"))
+    roster = f"{keys.CALLS_ROSTER}{DAY}"
+    await cast("Any", redis.sadd(roster, *map(str, range(MOST_PLACES))))
+    await record(redis, ended("b", to="+4915112345678"), ended("c", assistant_id="C"))
+    assert await of_minute(redis) == {"velocity|account": 3, "velocity|A": 2, "velocity|C": 1}
+    await cast("Any", redis.sadd(roster, *map(str, range(MOST_SERIES))))
+    await record(redis, ended("d", assistant_id="D"), ended("e"))
+    assert await of_minute(redis) == {"velocity|account": 5, "velocity|A": 3, "velocity|C": 1}
+
+
+async def _conclude(redis: Redis, total: Decimal) -> None:
+    store = Store(redis, retention_ms=RETENTION_MS)
+    line = session_line(redis)
+    (mine,) = await line.claim(
+        limit=1, lease_ms=20_000, token="t", delay_ms=0, now_ms=END_MS + 60_000
+    )
+    session = await store.take("a", mine.token)
+    assert session
+    verdict = Verdict(at_ms=END_MS, total=total, currency="USD")
+    final = Conclusion(
+        State.VERDICT, Watch(end_ms=END_MS), None, "", answered=True, verdict=verdict
+    )
+    concluded = await store.conclude(session, mine.token, final, now_ms=END_MS)
+    assert concluded is Concluded.CONCLUDED
+
+
+async def test_money_is_added_with_the_verdict(redis: Redis) -> None:
+    """For the account and its assistant; another verdict corrects it, and counts no call twice."""
+    await record(redis, ended("a"))
+    await _conclude(redis, Decimal("0.25"))
+    for series in ("velocity|account", "velocity|A"):
+        expected = {f"c{HOUR}": 1, f"k{HOUR}": 1, f"u{HOUR}": 250_000, f"q{HOUR}": 2500**2}
+        assert await of_day(redis, series) == expected
+    await record(redis, ended("a", "2"))
+    await _conclude(redis, Decimal("0.10"))
+    corrected = {f"c{HOUR}": 1, f"k{HOUR}": 1, f"u{HOUR}": 100_000, f"q{HOUR}": 1000**2}
+    assert await of_day(redis, "velocity|A") == corrected
+
+
+async def test_money_of_what_was_never_counted_is_not_kept(redis: Redis) -> None:
+    """A key that nobody would end is not made."""
+    await record(redis, ended("a"))
+    await redis.delete(f"{keys.CALLS_DAY}{DAY}:velocity|A")
+    await _conclude(redis, Decimal("0.25"))
+    assert await of_day(redis, "velocity|A") == {}

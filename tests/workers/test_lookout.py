@@ -1,0 +1,201 @@
+"""Whoever looks at the counts first tells what they show, and nobody tells it again."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, cast
+
+import pytest
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from service import keys
+from service.counting import DAYS_KEPT
+from service.store import Store
+from tests.samples import scheduling
+from workers.detection.mutes import Mute
+from workers.detection.velocity import HOUR_MS, MINUTE_MS
+from workers.lookout import Lookout
+from workers.metrics import WorkerMetrics
+
+pytestmark = pytest.mark.anyio
+
+DAY_MS = 24 * HOUR_MS
+NOW_MS = 20_494 * DAY_MS + 10 * HOUR_MS + 16 * MINUTE_MS
+"""On a Tuesday."""
+SERIES = ("velocity|account", "velocity|A")
+
+
+def lookout_of(redis: Redis, *mutes: Mute) -> Lookout:
+    store = Store(redis, retention_ms=DAYS_KEPT * DAY_MS)
+
+    async def planned() -> Sequence[Mute]:
+        return mutes
+
+    metrics = WorkerMetrics(CollectorRegistry())
+    return Lookout(store, redis, metrics, Decimal("0.01"), "USD", planned)
+
+
+@pytest.fixture
+async def counted(redis: Redis) -> Redis:
+    """Eight days with six calls in each hour, the last of it a minute before the look."""
+    first = NOW_MS // HOUR_MS - 8 * 24
+    pipe = redis.pipeline()
+    for hour in range(first, NOW_MS // HOUR_MS):
+        for series in SERIES:
+            key = f"{keys.CALLS_DAY}{hour // 24}:{series}"
+            pipe.sadd(f"{keys.CALLS_ROSTER}{hour // 24}", series)
+            amounts = {"c": 6, "k": 6, "u": 1_200_000, "q": 6 * 2000**2}
+            pipe.hset(key, mapping={f"{name}{hour}": n for name, n in amounts.items()})
+            pipe.expire(key, 1000)
+    for minute in range(NOW_MS // MINUTE_MS - 300, NOW_MS // MINUTE_MS, 10):
+        for series in SERIES:
+            pipe.hset(f"{keys.CALLS_MINUTE}{minute}", series, "1")
+    await pipe.execute()
+    return redis
+
+
+async def surge(redis: Redis, calls: int = 30) -> None:
+    """So many calls of one assistant have just ended, as the web process records them."""
+    store = Store(redis, retention_ms=DAYS_KEPT * DAY_MS)
+    for number in range(calls):
+        call = scheduling(f"s{number}", at_ms=NOW_MS - 1000 * number, assistant_id="A")
+        await store.record(call, now_ms=NOW_MS)
+
+
+async def told(redis: Redis) -> list[str]:
+    """Ids of what the operators were told."""
+    return sorted([id.decode() for id in await redis.zrange(keys.ALERTS, 0, -1)])
+
+
+async def test_a_usual_hour_tells_nothing(counted: Redis) -> None:
+    """Six calls an hour, as ever."""
+    assert await lookout_of(counted).look(now_ms=NOW_MS) == []
+
+
+async def test_a_surge_is_told_once_by_whoever_looks(counted: Redis) -> None:
+    """Before any cost is known; another worker, and the next looks, go on with the episode."""
+    await surge(counted)
+    one, other = lookout_of(counted), lookout_of(counted)
+    (found,) = await one.look(now_ms=NOW_MS)
+    assert (found.kind, found.cohort) == ("velocity", "A")
+    assert "30 calls in 5 minutes, usual 0.5 at this hour; about 6." in found.text
+    assert await other.look(now_ms=NOW_MS + MINUTE_MS) == []
+    assert await one.look(now_ms=NOW_MS + 2 * MINUTE_MS) == []
+    assert await told(counted) == [f"{found.id}:notice"]
+    assert one.metrics.findings.labels("velocity")._value.get() == 1
+
+
+async def test_what_is_planned_is_not_told(counted: Redis) -> None:
+    """Neither the assistant's surge nor the account's, of which it is most."""
+    await surge(counted)
+    quiet = lookout_of(counted, Mute("A", NOW_MS - HOUR_MS, NOW_MS + HOUR_MS, "ada"))
+    assert await quiet.look(now_ms=NOW_MS) == []
+    assert await quiet.look(now_ms=NOW_MS + MINUTE_MS) == []
+    assert await told(counted) == []
+
+
+async def test_what_goes_on_after_the_plan_is_told(counted: Redis) -> None:
+    """A mute that ended before, or is another's, silences nothing, and leaves no episode behind."""
+    await surge(counted)
+    over = Mute("A", NOW_MS - HOUR_MS, NOW_MS - 30 * MINUTE_MS, "ada")
+    others = Mute("B", NOW_MS - HOUR_MS, NOW_MS + HOUR_MS, "ada")
+    quiet = lookout_of(counted, Mute("A", NOW_MS - HOUR_MS, NOW_MS + HOUR_MS, "ada"))
+    assert await quiet.look(now_ms=NOW_MS) == []
+    (found,) = await lookout_of(counted, over, others).look(now_ms=NOW_MS + MINUTE_MS)
+    assert found.cohort == "A"
+
+
+async def test_a_worker_that_lost_its_answer_tells_nothing_twice(counted: Redis) -> None:
+    """The episode is written with what is told of it; should it be lost, the id is the same."""
+    await surge(counted)
+    await lookout_of(counted).look(now_ms=NOW_MS)
+    await counted.delete(keys.CALLS_EPISODES)
+    again = lookout_of(counted)
+    assert len(await again.look(now_ms=NOW_MS)) == 1
+    assert len(await told(counted)) == 1
+    assert again.metrics.findings.labels("velocity")._value.get() == 0
+
+
+async def test_a_worker_that_dies_after_telling_leaves_the_episode(
+    counted: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is noted in the step that tells: whoever looks a minute later goes on with it."""
+    await surge(counted)
+    with monkeypatch.context() as death:
+
+        async def die(*_: Any) -> None:
+            raise ConnectionError
+
+        death.setattr(Lookout, "_write", die)
+        with pytest.raises(ConnectionError):
+            await lookout_of(counted).look(now_ms=NOW_MS)
+    assert await lookout_of(counted).look(now_ms=NOW_MS + MINUTE_MS) == []
+    assert len(await told(counted)) == 1
+
+
+async def test_what_was_odd_is_remembered(counted: Redis) -> None:
+    """Bursts are kept with the series' day, so that they do not teach what is usual."""
+    await surge(counted)
+    await lookout_of(counted).look(now_ms=NOW_MS)
+    hour = NOW_MS // HOUR_MS
+    day = f"{keys.CALLS_DAY}{hour // 24}:velocity|A"
+    assert int(await cast("Any", counted.hget(day, f"b5:{hour}"))) == 30
+    later = lookout_of(counted)
+    assert await later.look(now_ms=NOW_MS + MINUTE_MS) == []
+
+
+async def test_calls_that_fall_away_are_told(counted: Redis) -> None:
+    """Nothing comes for hours, so nobody counts: looking is enough."""
+    later_ms = NOW_MS + 5 * HOUR_MS
+    (found,) = await lookout_of(counted).look(now_ms=later_ms)
+    assert found.kind == "drop"
+    assert await lookout_of(counted).look(now_ms=later_ms + 30 * MINUTE_MS) == []
+
+
+async def test_what_is_remembered_of_a_day_without_calls_ends_too(counted: Redis) -> None:
+    """All that looking writes has a time to live."""
+    await lookout_of(counted).look(now_ms=NOW_MS + 20 * HOUR_MS)
+    for key in await counted.keys("tollwatch:calls:day:*"):
+        assert await counted.pttl(key) > 0
+
+
+async def test_one_worker_looks_for_all(counted: Redis) -> None:
+    """Whoever is first; the others wait for the next time."""
+    await surge(counted)
+    one, other = lookout_of(counted), lookout_of(counted)
+    await one.turn(now_ms=NOW_MS)
+    await counted.delete(keys.ALERTS)
+    await other.turn(now_ms=NOW_MS)
+    assert not await counted.exists(keys.ALERTS)
+    assert await counted.pttl(keys.CALLS_LOOK) > 0
+    await counted.delete(keys.CALLS_LOOK)
+    await one.turn(now_ms=NOW_MS + 1)
+    assert not await counted.exists(keys.CALLS_LOOK)
+
+
+async def test_old_episodes_go(counted: Redis) -> None:
+    """What was over long ago is no longer kept."""
+    old = f"{NOW_MS - 9 * DAY_MS} {NOW_MS - 9 * DAY_MS} 5 1"
+    await cast("Any", counted.hset(keys.CALLS_EPISODES, "velocity|B", old))
+    await lookout_of(counted).look(now_ms=NOW_MS)
+    assert not await counted.exists(keys.CALLS_EPISODES)
+
+
+async def test_a_day_on_which_nobody_looked_is_read_whole(counted: Redis) -> None:
+    """After an hour all is read anew, and minutes as far back as they matter."""
+    lookout = lookout_of(counted)
+    await lookout.look(now_ms=NOW_MS)
+    await surge(counted)
+    assert len(await lookout.look(now_ms=NOW_MS + MINUTE_MS)) == 1
+    assert await lookout.look(now_ms=NOW_MS + 2 * HOUR_MS) == []
+
+
+async def test_what_a_newer_version_keeps_is_left_alone(counted: Redis) -> None:
+    """A field or a word more does no harm."""
+    hour = NOW_MS // HOUR_MS
+    day = f"{keys.CALLS_DAY}{hour // 24}:velocity|A"
+    await cast("Any", counted.hset(day, f"x{hour}", "1"))
+    begun = f"{NOW_MS} {NOW_MS} 5 1 more"
+    await cast("Any", counted.hset(keys.CALLS_EPISODES, "velocity|A", begun))
+    await surge(counted)
+    assert await lookout_of(counted).look(now_ms=NOW_MS) == []

@@ -1,0 +1,393 @@
+"""Too many calls or too much money at once, the shapes of toll fraud, and calls that fall away.
+
+Pure. A call counts in several series: the account's, that of its assistant or connection, that of
+the prefix it dialled, and those of the shapes that it has. A hangup has no direction, so no series
+has one. What is found is told once for each episode, and of one thing that shows in several series
+only one is told.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, NamedTuple, TypeAlias
+
+from service.counting import (
+    ACCOUNT,
+    CALLS,
+    ONE_NUMBER,
+    ONE_PREFIX,
+    SHAPES,
+    SHORT_CALLS,
+    SHORT_SECONDS,
+)
+from workers.detection.finding import Finding
+from workers.detection.series import MICROS, Breach, Series, drop, may_drop, spend, surge
+from workers.detection.usual import History
+
+MINUTE_MS: Final = 60_000
+HOUR_MS: Final = 3_600_000
+_HOUR_MINUTES: Final = 60
+_QUARTER_MS: Final = 15 * MINUTE_MS
+
+SPEND: Final = "spend_velocity"
+DROP: Final = "drop"
+KINDS: Final = (CALLS, SPEND, *SHAPES, DROP)
+
+_FALSE_PER_MONTH: Final = 0.02
+"""Surges by chance alone that a month may have, over all series and looks."""
+_FALSE_SPENDS_PER_MONTH: Final = 0.02
+_FALSE_DROPS_PER_MONTH: Final = 0.3
+_LOOKS: Final = 28 * (288 + 96 + 24)
+"""In a month, of one series, as far as they do not look at the same calls."""
+_SPEND_LOOKS: Final = 28 * 25
+_DROP_LOOKS: Final = 28 * 24
+_COUNTRY: Final = 2
+"""Letters of a country's name."""
+_OF_A_PART: Final = 0.1
+"""A new assistant may have as many calls as all others; a new prefix less likely so."""
+_NEAR_A_DROP: Final = 0.75
+"""Of the usual calls, the share below which the next quarter of an hour is looked at."""
+_LEAST_SERIES: Final = 10
+_FIRST_HOURS: Final = 25
+"""Of an account, in which nothing is known to be usual: a day, and the longest window."""
+_QUIET_MS: Final = 60 * MINUTE_MS
+"""An episode is over when it has been quiet for so long."""
+_QUIET_SLOWLY_MS: Final = 12 * HOUR_MS
+"""One of a drop or of a day's money."""
+_EXPLAINED: Final = 0.5
+"""What is told of in another series need not be told again if that is so much of it."""
+_EXPLAINED_DROP: Final = 1 / 3
+"""Of a drop: where all fall away together, one of them is told of first."""
+_LONGEST_JUMP: Final = 16
+"""Quarters of an hour without a call that are looked at one by one."""
+
+
+class Passed(NamedTuple):
+    """A call that has ended. Times in milliseconds since 1970; `cost` as far as it is known."""
+
+    ended_ms: int
+    started_ms: int | None
+    entity: str
+    """Its assistant, or else its connection."""
+    country: str
+    """Of the number that was dialled, as "DE"; "" where it is not known."""
+    prefix: str
+    """The first digits that were dialled; "" where they are not known."""
+    number: str
+    """Stands for the number that was dialled, without being it."""
+    block: str
+    """Stands for that number and its neighbours."""
+    duration_seconds: int | None
+    cost: Decimal | None
+
+
+def is_place(cohort: str) -> bool:
+    """Whether it is where calls go to: a dialled prefix or a country."""
+    return cohort.startswith("+") or (len(cohort) == _COUNTRY and cohort.isupper())
+
+
+class Key(NamedTuple):
+    """Which series: all calls of a cohort, or those of them that have a shape."""
+
+    kind: str
+    cohort: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all calls of the account, an assistant or a connection."""
+        return self.kind == CALLS and not is_place(self.cohort)
+
+    @property
+    def rank(self) -> int:
+        """From the account to what says most."""
+        if self.kind != CALLS:
+            return 3
+        return 2 if self.is_entity else int(self.cohort != ACCOUNT)
+
+    @property
+    def is_entity(self) -> bool:
+        """Whether it is all calls of an assistant or connection."""
+        return self.is_whole and self.cohort != ACCOUNT
+
+
+@dataclass(slots=True)
+class Episode:
+    """Something that is out of the ordinary and goes on. `last_ms` is when it was seen last."""
+
+    begin_ms: int
+    last_ms: int
+    over: float
+    told: bool
+    """By itself or by another, of which it is a part. Not so, where bursts like it are usual."""
+
+
+_Keyed: TypeAlias = Sequence[tuple[Key, Series]]
+
+
+class Velocity:
+    """All series of an account. Calls come in the order of their ends.
+
+    `least_excess` is the smallest excess in money that is told of.
+    """
+
+    def __init__(self, *, least_excess: Decimal = Decimal(0), currency: str = "USD") -> None:
+        self._least = least_excess
+        self._currency = currency
+        self.series: dict[Key, Series] = {}
+        self.episodes: dict[Key, Episode] = {}
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._numbers_hour = 0
+        self._quarter = 0
+        self._may_drop = 1
+
+    def call(self, passed: Passed) -> list[Finding]:
+        """Counts a call that has ended; what it, and the time until it, shows."""
+        found = self.advance(passed.ended_ms)
+        minute = passed.ended_ms // MINUTE_MS
+        touched = [(key, self.of(key, minute // 60)) for key in self._keys(passed)]
+        micros = None if passed.cost is None else int(passed.cost * MICROS)
+        for _, series in touched:
+            series.count(minute)
+            if micros is not None:
+                series.pay(minute // 60, micros)
+        breaches = self._surges(touched, minute)
+        return found + self._tell(breaches, passed.ended_ms) if breaches else found
+
+    def advance(self, now_ms: int) -> list[Finding]:
+        """What time itself shows: that calls do not come, and what an hour or a day cost."""
+        quarter = now_ms // _QUARTER_MS
+        if quarter == self._quarter:
+            return []
+        found: list[Finding] = []
+        first = max(self._quarter + 1, quarter - _LONGEST_JUMP) if self._quarter else quarter
+        for each in range(first, quarter + 1):
+            found += self._at_quarter(each)
+        if quarter // 96 != self._quarter // 96:
+            for series in self.series.values():
+                series.forget(quarter // 4)
+        self._quarter = quarter
+        return found
+
+    def look(self, now_ms: int) -> list[Finding]:
+        """What all series show now, for whoever counted in another place."""
+        breaches = self._surges(list(self.series.items()), now_ms // MINUTE_MS)
+        return self._at_quarter(now_ms // _QUARTER_MS) + self._tell(breaches, now_ms)
+
+    def of(self, key: Key, hour: int) -> Series:
+        """The series, made at that hour where it is new."""
+        found = self.series.get(key)
+        if found is None:
+            # A shape has been looked for as long as its calls have been counted.
+            whole = self.series.get(Key(CALLS, key.cohort)) if key.kind in SHAPES else None
+            begin = whole.history.begin_hour if whole else hour
+            found = self.series[key] = Series(History(begin))
+        return found
+
+    def _keys(self, passed: Passed) -> Iterator[Key]:
+        yield Key(CALLS, ACCOUNT)
+        for place in (passed.country, passed.prefix):
+            if place:
+                yield Key(CALLS, place)
+        yield Key(CALLS, passed.entity)
+        seconds = passed.duration_seconds
+        if seconds is None and passed.started_ms is not None:
+            seconds = (passed.ended_ms - passed.started_ms) // 1000
+        if seconds is not None and seconds <= SHORT_SECONDS:
+            yield Key(SHORT_CALLS, passed.entity)
+        if not passed.number:
+            return
+        hour = passed.ended_ms // HOUR_MS
+        if hour != self._numbers_hour:
+            self._numbers, self._numbers_hour = {}, hour
+        # Both are counted, whatever the first shows.
+        times, near = (self._seen(passed.entity, name) for name in (passed.number, passed.block))
+        shape = shape_of(times, near)
+        if shape:
+            yield Key(shape, passed.entity)
+
+    def _seen(self, entity: str, name: str) -> int:
+        key = (entity, name)
+        times = self._numbers[key] = self._numbers.get(key, 0) + 1
+        return times
+
+    def _surges(self, touched: _Keyed, minute: int) -> list[tuple[Key, Breach]]:
+        busy = [each for each in touched if each[1].is_busy and not self._is_seen(each[0], minute)]
+        if not busy:
+            return []
+        threshold = _threshold(_LOOKS, max(_LEAST_SERIES, len(self.series)), _FALSE_PER_MONTH)
+        account = self.series.get(Key(CALLS, ACCOUNT))
+        if account is None or minute // 60 < account.history.begin_hour + _FIRST_HOURS:
+            return []
+        expected = account.history.usual(minute // 60).mean
+        each = account.costs(minute // 60).each(0.0)
+        breaches = []
+        for key, series in busy:
+            prior = expected if key.is_entity else _OF_A_PART * expected
+            breach = surge(series, minute, prior=prior, each=each, threshold=threshold)
+            if breach and breach.excess >= self._least:
+                breaches.append((key, breach))
+        # The strangest first, which explains the others: a shape only where it is the strange
+        # thing, and of those that are as strange the one that says most.
+        return sorted(breaches, key=lambda each: (-round(each[1].score), -each[0].rank))
+
+    def _is_seen(self, key: Key, minute: int) -> bool:
+        """Whether what goes on there has been looked at in this minute."""
+        episode = self.episodes.get(key)
+        return episode is not None and episode.last_ms // MINUTE_MS == minute
+
+    def _at_quarter(self, quarter: int) -> list[Finding]:
+        # What costs time is done once an hour; for the account more often where few calls come.
+        if quarter % 4:
+            key = Key(CALLS, ACCOUNT)
+            account = self.series.get(key)
+            if account is None or account.share > _NEAR_A_DROP:
+                return []
+            breaches = self._drops([(key, account)], quarter)
+        else:
+            wholes = [(key, series) for key, series in self.series.items() if key.is_whole]
+            breaches = self._drops(wholes, quarter) + self._spends(wholes, quarter // 4)
+        return self._tell(breaches, quarter * _QUARTER_MS) if breaches else []
+
+    def _drops(self, wholes: _Keyed, quarter: int) -> list[tuple[Key, Breach]]:
+        may = [each for each in wholes if may_drop(each[1], quarter // 4)]
+        if quarter % 4 == 0:
+            self._may_drop = len(may)
+        threshold = _threshold(_DROP_LOOKS, self._may_drop, _FALSE_DROPS_PER_MONTH)
+        found = ((Key(DROP, key.cohort), drop(s, quarter, threshold=threshold)) for key, s in may)
+        return [(key, breach) for key, breach in found if breach]
+
+    def _spends(self, wholes: _Keyed, hour: int) -> list[tuple[Key, Breach]]:
+        threshold = _threshold(_SPEND_LOOKS, len(wholes), _FALSE_SPENDS_PER_MONTH)
+        breaches = []
+        for key, series in wholes:
+            # The account's calls differ in cost as its parts come and go.
+            breach = spend(series, hour, threshold=threshold) if key.is_entity else None
+            if breach and breach.excess >= self._least:
+                breaches.append((Key(SPEND, key.cohort), breach))
+        return breaches
+
+    def _tell(self, breaches: Iterable[tuple[Key, Breach]], now_ms: int) -> list[Finding]:
+        told = []
+        for key, breach in breaches:
+            episode = self.episodes.get(key)
+            if episode and now_ms - episode.last_ms <= _quiet_ms(key.kind):
+                episode.last_ms = now_ms
+                episode.over = max(episode.over, breach.over)
+                if episode.told or breach.is_usual:
+                    continue
+            other = None if breach.is_usual else self._explaining(key, breach, now_ms)
+            is_told = other.told if other else not breach.is_usual
+            self.episodes[key] = Episode(now_ms, now_ms, breach.over, is_told)
+            if is_told and not other:
+                told.append(finding(key, breach, now_ms, self._currency))
+        return told
+
+    def _explaining(self, key: Key, breach: Breach, now_ms: int) -> Episode | None:
+        """The episode of another series that goes on and is most of it; None where none is."""
+        for other, episode in self.episodes.items():
+            since_ms = now_ms - episode.last_ms
+            goes_on = since_ms <= max(_quiet_ms(other.kind), breach.minutes * MINUTE_MS)
+            # What is usual of an assistant says something of its parts, not of another's.
+            says = episode.told or (other.is_entity and not key.is_entity)
+            is_like = (key.kind == DROP) == (other.kind == DROP)
+            may = other != key and goes_on and says and is_like
+            if may and self._is_most(other, episode, key, breach, now_ms):
+                return episode
+        return None
+
+    def _is_most(self, other: Key, episode: Episode, key: Key, breach: Breach, now_ms: int) -> bool:
+        if key.kind == SPEND:
+            return True
+        if key.kind == DROP:
+            return episode.over >= _EXPLAINED_DROP * breach.over
+        series = self.series.get(other)
+        calls = series.last(now_ms // MINUTE_MS, breach.minutes) if series else 0
+        return calls >= _EXPLAINED * breach.over
+
+
+def _threshold(looks: int, series: int, false_per_month: float) -> float:
+    """The score that so many looks at so many series pass by chance no more often than that."""
+    return math.log10(looks * max(1, series) / false_per_month)
+
+
+def shape_of(times: int, near: int) -> str:
+    """The shape that a call has by its number; "" for none.
+
+    `times`: how often this hour its assistant or connection had that number, this call included;
+    `near`: it or a neighbour.
+    """
+    if times > 1:
+        return ONE_NUMBER
+    return ONE_PREFIX if near > 1 else ""
+
+
+def _quiet_ms(kind: str) -> int:
+    return _QUIET_SLOWLY_MS if kind in {DROP, SPEND} else _QUIET_MS
+
+
+_HARDLY: Final = 0.1
+_FEW: Final = 3
+_WHAT: Final[Mapping[str, str]] = {
+    CALLS: "calls",
+    SPEND: "calls",
+    SHORT_CALLS: f"calls of at most {SHORT_SECONDS} seconds",
+    ONE_NUMBER: "repeated calls to the same numbers",
+    ONE_PREFIX: "calls to numbers beside each other",
+    DROP: "calls",
+}
+
+
+def finding(key: Key, breach: Breach, now_ms: int, currency: str) -> Finding:
+    """What is told of the breach with which an episode begins."""
+    begin = now_ms // MINUTE_MS
+    return Finding(
+        id=f"{key.kind}:{key.cohort}:{begin}",
+        kind=key.kind,
+        cohort=key.cohort,
+        from_ms=now_ms - breach.minutes * MINUTE_MS,
+        to_ms=now_ms,
+        at_ms=now_ms,
+        score=breach.score,
+        excess=breach.excess,
+        text=_sentence(key, breach, currency),
+    )
+
+
+def _sentence(key: Key, breach: Breach, currency: str) -> str:
+    whose, what = named(key.cohort), _WHAT[key.kind]
+    stretch, usual = _stretch(breach.minutes), _rounded(breach.usual)
+    spent, excess = f"{breach.spent:,.2f} {currency}", f"{breach.excess:,.2f}"
+    match key.kind:
+        case "drop":
+            return f"{whose}: only {breach.calls:,} calls in {stretch}, usual {usual} at this time"
+        case "spend_velocity":
+            return (
+                f"{whose}: {spent} in {stretch} for {breach.calls:,} calls, {excess} over the usual"
+            )
+        case _:
+            return (
+                f"{whose}: {breach.calls:,} {what} in {stretch}, usual {usual} at this hour; "
+                f"about {spent}, {excess} over"
+            )
+
+
+def named(cohort: str) -> str:
+    """The cohort, as the beginning of a sentence."""
+    if cohort == ACCOUNT:
+        return "The account"
+    if is_place(cohort):
+        return f"Calls to {cohort}"
+    return f"Assistant {cohort}" if cohort.startswith("assistant") else f"Connection {cohort}"
+
+
+def _stretch(minutes: int) -> str:
+    if minutes < _HOUR_MINUTES:
+        return f"{minutes} minutes"
+    return "an hour" if minutes == _HOUR_MINUTES else f"{minutes // _HOUR_MINUTES} hours"
+
+
+def _rounded(number: float) -> str:
+    if number < _HARDLY:
+        return "hardly any"
+    return f"{number:.1f}" if number < _FEW else f"{number:,.0f}"
