@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from redis.asyncio import Redis
 
 from service import keys
 from service.events import Scheduling
+from service.gate import Gates
 from service.records import Conclusion, State, Verdict, Watch
 from service.store import Store
 from tests.samples import scheduling
@@ -23,7 +25,7 @@ from tests.world.webhooks import events_for
 from tests.world.world import World
 from workers.analysis import encode_analysis
 from workers.answer import Invalid, Meaning, NotReady, RateLimited, Ready, Refused, Transient
-from workers.backfill import Backfill, CameTo, Glance, Outlook, Report, outlook
+from workers.backfill import LEAVE, Backfill, CameTo, Glance, Outlook, Report, outlook
 from workers.backlog import Backlog, holding, is_taken
 from workers.baselines import Baselines
 from workers.detection.baseline import DAY_MS, DAYS
@@ -409,6 +411,25 @@ async def test_a_rate_limit_is_waited_for(desk: Desk) -> None:
     assert (report.stop, report.found) == (None, 12)
     assert desk.notes.waits
     assert 429 in {request.status for request in desk.world.telnyx.requests}
+
+
+async def test_workers_keep_their_part_of_a_rate_limit(redis: Redis) -> None:
+    """However much there is to learn, a quarter of a window is there when they ask."""
+    async with World() as world:
+        calls = [world.call("webrtc") for _ in range(12)]
+        world.telnyx.limit(8, 3600.0)
+        here = partial(TelnyxClient, world.telnyx_url, world.api_key, version="1")
+        async with (
+            here(gates=Gates(redis), leave=LEAVE) as patient,
+            here(gates=Gates(redis)) as worker,
+        ):
+            asked = [await patient.analysis(CALL_SESSION, id) for id in ids(calls)]
+            answered = sum(not isinstance(each, RateLimited) for each in asked)
+            assert 1 <= answered <= 6
+            assert isinstance(asked[-1], RateLimited)
+            theirs = [await worker.analysis(CALL_SESSION, id) for id in ids(calls)]
+            assert answered + sum(not isinstance(each, RateLimited) for each in theirs) == 8
+        assert 429 not in {request.status for request in world.telnyx.requests}
 
 
 async def test_a_limit_that_lets_nothing_through_ends_it(desk: Desk) -> None:
