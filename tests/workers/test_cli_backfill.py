@@ -11,9 +11,12 @@ from redis.asyncio import Redis
 from service import keys
 from tests.workers.local_http import Vendor
 from tests.workers.test_cli import Cli, cli, delivered, telnyx, words  # noqa: F401 - fixtures
+from tests.workers.test_display import shown
 from tests.workers.trees import guide, wire
 from tests.world.valkey import Valkey
 from workers import past
+from workers.backfill import Report
+from workers.backfill_view import backfill_view
 from workers.ledger import LeaseLost
 
 SINCE = ("--since", "14d")
@@ -162,3 +165,14 @@ def test_a_policy_that_does_not_learn(command: Command) -> None:
         policy.write("learn: false\n")
     _, told = command.run(*SINCE, code=1, TOLLWATCH_POLICY="policy.yaml")
     assert told == "the policy says learn: false, so nothing is compared with what was learned\n"
+
+
+def test_it_says_that_there_were_more() -> None:
+    """Of so many sessions one was taken; and what is still to do."""
+    report = Report(counts={"learned": 1234}, left=5, one_in=4, cohorts=7, with_a_say=3)
+    text = [words(line) for part in backfill_view(report) for line in shown(part).splitlines()]
+    assert {"found 1,239", "learned 1,234", "still to do 5"} <= set(text)
+    assert text[-2:] == [
+        "there were more: one of 4 was taken, evenly",
+        "3 of 7 cohorts have a say (at least 20 calls)",
+    ]
