@@ -27,8 +27,8 @@ _MINUTE_KEPT_MS: Final = 5 * 3_600_000
 _NUMBERS_KEPT_MS: Final = 2 * 3_600_000
 MOST_SERIES: Final = 1000
 """Series that a day has; calls of further ones count for the account alone."""
-MOST_PREFIXES: Final = 500
-"""While there are fewer series than that, a prefix may become one: assistants must find room."""
+MOST_PLACES: Final = 500
+"""So many series leave no room for a further place that is called: assistants must find some."""
 _MOST_NUMBERS: Final = 100_000
 """Numbers and blocks that an hour tells apart."""
 
@@ -65,14 +65,16 @@ local function shape(entity, number, block, hour)
   if times > 1 then return '{ONE_NUMBER}' end
   if near > 1 then return '{ONE_PREFIX}' end
 end
-local function count_call(now, end_at, entity, prefix, number, block, short)
+local function count_call(now, end_at, entity, places, number, block, short)
   local at = math.min(now, end_at)
   if now - at > {_KEPT_MS} then return end
   local hour, minute = math.floor(at / 3600000), math.floor(at / 60000)
   local is_late = now - at > {LATE_MS}
   if is_late then minute = nil end
   tally('{CALLS}', '{ACCOUNT}', hour, minute)
-  if prefix ~= '' then tally('{CALLS}', prefix, hour, minute, {MOST_PREFIXES}) end
+  for place in string.gmatch(places, '%S+') do
+    tally('{CALLS}', place, hour, minute, {MOST_PLACES})
+  end
   if entity == '' then return end
   tally('{CALLS}', entity, hour, minute)
   if short == '1' then tally('{SHORT_CALLS}', entity, hour, minute) end

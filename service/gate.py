@@ -48,11 +48,12 @@ _KEPT_MS: Final = 86_400_000
 #   told            when the operators were last told, ms
 #
 # allow() takes as many of `want` permits as there are, but for a `spare` part in the first half of
-# a window: without it those who begin would leave nothing to those who have one more question. A
+# a window: without it those who begin would leave nothing to those who have one more question; and
+# but for a `left_over` part in all of it, which whoever is in no hurry leaves to all others. A
 # new window begins by itself; one whose limit is not known (a 429 without headers) lets one
 # question find out.
 ALLOW: Final = f"""
-local function allow(gate, now, want, spare)
+local function allow(gate, now, want, spare, left_over)
   if want < 1 then return 0 end
   local f = redis.call('HMGET', gate, 'since', 'until', 'reset', 'left', 'limit', 'window', 'late')
   local shut, reset = f[1], tonumber(f[3] or nil)
@@ -71,8 +72,10 @@ local function allow(gate, now, want, spare)
       left, reset = 1, now + {_PROBE_MS}
       redis.call('HSET', gate, 'trial', '1')
     end
-    local kept = 0
-    if limit and now < reset - window / 2 then kept = math.floor(limit * spare) end
+    local kept = limit and math.floor(limit * (left_over or 0)) or 0
+    if limit and now < reset - window / 2 then
+      kept = math.max(kept, math.floor(limit * spare))
+    end
     want = math.max(0, math.min(want, left - kept))
     if window and now > reset - 2 * {_SECOND_MS} then late = late + want end
     redis.call('HSET', gate, 'left', left - want, 'reset', string.format('%.0f', reset),
@@ -90,7 +93,7 @@ _TAKE: Final = (
     + ALLOW
     + """
 local now = clock(ARGV[1])
-if allow(KEYS[1], now, 1, 0) == 1 then return 0 end
+if allow(KEYS[1], now, 1, 0, tonumber(ARGV[2])) == 1 then return 0 end
 local f = redis.call('HMGET', KEYS[1], 'since', 'until', 'reset')
 local free = math.max(f[1] and tonumber(f[2]) or 0, tonumber(f[3] or 0))
 return math.max(1, math.ceil(free - now))
@@ -230,9 +233,12 @@ class Gate:
         self._take = BatchedScript(redis, _TAKE)
         self._learn = BatchedScript(redis, _LEARN)
 
-    async def take(self, *, now_ms: int | None = None) -> int:
-        """Take a permit for one question; 0, or the milliseconds until it is worth trying again."""
-        return int(await self._take(keys=[self.key], args=[_given(now_ms)]))
+    async def take(self, *, leave: float = 0.0, now_ms: int | None = None) -> int:
+        """Take a permit for one question; 0, or the milliseconds until it is worth trying again.
+
+        `leave`: the part of each window, 0 to 1, that is left to others.
+        """
+        return int(await self._take(keys=[self.key], args=[_given(now_ms), str(leave)]))
 
     async def learn(
         self,

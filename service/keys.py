@@ -67,6 +67,12 @@
     web processes can make. Two hours.
 `tollwatch:calls:episodes` (hash): what is out of the ordinary now, and since when. Two days.
 `tollwatch:calls:look` (string): who looked at the counts last. Seconds.
+`tollwatch:backfill` (hash): how far learning from the past has got: the span, a field for each list
+    that is read, how many sessions came to what. Its end; a week after it was broken off.
+`tollwatch:backfill:lease` (string): who learns from the past now. Seconds.
+`tollwatch:backfill:found` (sorted set): the sessions of the past that are still to be learned from,
+    by end. Each is removed when it was; a week after it was broken off.
+`tollwatch:backfill:call:{id}` (hash): what lists told of one of these. With its place in `found`.
 `tollwatch:ready` (string): what readiness writes. A minute.
 `tollwatch:mark` (string): what is written before replicas are waited for, see
     `service.replicas`. A minute.
@@ -117,6 +123,10 @@ CALLS_ROSTER: Final = "tollwatch:calls:roster:"
 CALLS_NUMBERS: Final = "tollwatch:calls:numbers:"
 CALLS_EPISODES: Final = "tollwatch:calls:episodes"
 CALLS_LOOK: Final = "tollwatch:calls:look"
+BACKFILL: Final = "tollwatch:backfill"
+BACKFILL_LEASE: Final = BACKFILL + ":lease"
+BACKFILL_FOUND: Final = BACKFILL + ":found"
+BACKFILL_CALL: Final = BACKFILL + ":call:"
 READY: Final = "tollwatch:ready"
 MARK: Final = "tollwatch:mark"
 
@@ -183,6 +193,10 @@ FAMILIES: Final = (
     Family(CALLS_NUMBERS + "{hour}"),
     Family(CALLS_EPISODES),
     Family(CALLS_LOOK),
+    Family(BACKFILL),
+    Family(BACKFILL_LEASE),
+    Family(BACKFILL_FOUND),
+    Family(BACKFILL_CALL + "{id}"),
     Family(READY),
     Family(MARK),
     Family("arq:*"),
@@ -259,3 +273,8 @@ def learned_key(day: str) -> str:
 def notice_id(id: str) -> str:
     """A notice's id among the alerts."""
     return id + IS_NOTICE
+
+
+def backfill_call_key(session_id: str) -> str:
+    """What lists told of one session of the past."""
+    return BACKFILL_CALL + session_id

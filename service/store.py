@@ -689,7 +689,7 @@ def _counted(scheduling: Scheduling) -> tuple[str, str, str, str, str]:
         seconds = (event.at_ms - event.start_ms) // 1000
     return (
         event.assistant_id or event.connection_id or "",
-        to.prefix if to else "",
+        f"{to.prefix if to else ''} {event.to_country or ''}",
         to.number if to else "",
         to.block if to else "",
         "1" if seconds is not None and seconds <= SHORT_SECONDS else "",

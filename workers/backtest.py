@@ -107,6 +107,7 @@ def passed(recorded: Recorded) -> Passed:
         ended_ms=call.end_ms or 0,
         started_ms=call.start_ms,
         entity=call.assistant_id or call.connection_id or "",
+        country=call.to_country or "",
         prefix=dialled.prefix,
         number=dialled.number,
         block=dialled.block,

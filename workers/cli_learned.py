@@ -1,6 +1,6 @@
 """The commands about what has been learned of the usual cost of calls, and what people say of it.
 
-`tollwatch backtest`, `baseline` and `feedback`.
+`tollwatch backtest`, `backfill`, `baseline` and `feedback`.
 """
 
 # Each command imports what it needs when it runs, so that `--help` waits for no library:
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
+from workers.cli_backfill import backfill
 from workers.terminal import (
     USAGE,
     environ_of,
@@ -38,7 +39,7 @@ T = TypeVar("T")
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands to the program."""
-    for command in (backtest, baseline, feedback):
+    for command in (backtest, backfill, baseline, feedback):
         app.command()(command)
 
 

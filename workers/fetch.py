@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator
 from datetime import date
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol
 
 from service.records import Session, Watch, moment
 from workers.analysis import Analysis
@@ -22,7 +22,6 @@ from workers.attempt import Attempt, Found, Held, NothingYet
 from workers.complete import complete
 from workers.products import CALL_SESSION
 from workers.settle import Schedule
-from workers.telnyx import TelnyxClient
 from workers.tree import build_tree
 
 _TRANSIENT_SECONDS: Final = (5, 300)
@@ -36,14 +35,38 @@ class WrongRequest(Exception):
     """Telnyx says that the request itself is wrong: asking again the same way will not help."""
 
 
+class Analyses(Protocol):
+    """Whoever asks Session Analysis."""
+
+    async def analysis(
+        self,
+        record_type: str,
+        event_id: str,
+        *,
+        date_time: date | None = None,
+        permitted: bool = False,
+    ) -> Meaning:
+        """The cost tree of one event, as `TelnyxClient` has it."""
+        ...
+
+
 async def fetch(
-    telnyx: TelnyxClient, session: Session, watch: Watch, schedule: Schedule, *, now_ms: int
+    telnyx: Analyses,
+    session: Session,
+    watch: Watch,
+    schedule: Schedule,
+    *,
+    now_ms: int,
+    permitted: bool = True,
 ) -> Attempt:
-    """The session's cost tree, as whole as it can be had. Raises WrongRequest."""
+    """The session's cost tree, as whole as it can be had. Raises WrongRequest.
+
+    `permitted`: the claim has brought a permit for the first question.
+    """
     meaning: Meaning = NotReady(404, "no cost yet")
     for count, day in enumerate(_days(session, watch, schedule, now_ms)):
-        # The claim has brought a permit for the first question.
-        meaning = await _ask(telnyx, CALL_SESSION, session.id, day, permitted=count == 0)
+        brought = permitted and count == 0
+        meaning = await _ask(telnyx, CALL_SESSION, session.id, day, permitted=brought)
         # Only 404 can mean "the wrong day".
         if not _is_unknown(meaning):
             return await _understood(telnyx, meaning, watch, day)
@@ -51,7 +74,7 @@ async def fetch(
 
 
 async def _ask(
-    telnyx: TelnyxClient,
+    telnyx: Analyses,
     record_type: str,
     event_id: str,
     day: date | None,
@@ -82,7 +105,7 @@ def _days(session: Session, watch: Watch, schedule: Schedule, now_ms: int) -> It
 
 
 async def _understood(
-    telnyx: TelnyxClient, meaning: Meaning, watch: Watch, day: date | None
+    telnyx: Analyses, meaning: Meaning, watch: Watch, day: date | None
 ) -> Attempt:
     match meaning:
         case Ready(analysis=analysis):
@@ -95,7 +118,7 @@ async def _understood(
             return _held(meaning, watch)
 
 
-async def _completed(telnyx: TelnyxClient, analysis: Analysis, day: date | None) -> Found:
+async def _completed(telnyx: Analyses, analysis: Analysis, day: date | None) -> Found:
     """The tree with what can be had of its missing parts.
 
     Whatever keeps us from them (a rate limit, an outage) does not take away what is here: it is

@@ -40,7 +40,7 @@ MOST_PAGES: Final = 400
 """Of one source in one search; the next goes on from there."""
 
 # How long one question may be put off before the search is left to the next one.
-_PATIENCE_SECONDS: Final = 300.0
+PATIENCE_SECONDS: Final = 300.0
 _BACK_OFF_SECONDS: Final = (2.0, 60.0)
 _UNKNOWN_FILTER: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 
@@ -300,8 +300,8 @@ class Reconciler:
         query = source.query(walk.wanted, walk.level, walk.page)
         while True:
             answer = await self.telnyx.listing(source.endpoint, query)
-            seconds = _wait(answer, times)
-            if seconds is None or waited + seconds > _PATIENCE_SECONDS:
+            seconds = seconds_to_wait(answer, times)
+            if seconds is None or waited + seconds > PATIENCE_SECONDS:
                 return answer
             trip.watcher.waiting(source, seconds, getattr(answer, "reason", ""))
             await self.sleep(seconds)
@@ -332,7 +332,7 @@ def _spanning(one: Span | None, other: Span) -> Span:
     return Span(min(one.since_ms, other.since_ms), max(one.until_ms, other.until_ms))
 
 
-def _wait(answer: Listing | Failure, times: int) -> float | None:
+def seconds_to_wait(answer: object, times: int) -> float | None:
     """Seconds until the question may be asked again, where that helps."""
     match answer:
         case RateLimited(retry_after_seconds=seconds):
@@ -346,11 +346,18 @@ def _wait(answer: Listing | Failure, times: int) -> float | None:
 
 def _stop(source: Source, answer: Failure) -> Stop:
     match answer:
-        case RateLimited(reason=reason):
-            return Stop(Outcome.RATE_LIMITED, f"{source.endpoint}: rate-limited: {reason}")
-        case Transient(reason=reason):
-            return Stop(Outcome.TRANSIENT, f"{source.endpoint}: no answer: {reason}")
-        case Refused(reason=reason):
-            return Stop(Outcome.REFUSED, f"{source.endpoint}: refused: {reason}")
+        case RateLimited() | Transient() | Refused():
+            return stop_for(source.endpoint, answer)
         case NotReady(reason=reason) | Invalid(reason=reason):
             return Stop(Outcome.INVALID, f"{source.name}: cannot be read: {reason}")
+
+
+def stop_for(endpoint: str, answer: RateLimited | Transient | Refused) -> Stop:
+    """Why a search stops at what any other question would meet, too."""
+    match answer:
+        case RateLimited(reason=reason):
+            return Stop(Outcome.RATE_LIMITED, f"{endpoint}: rate-limited: {reason}")
+        case Transient(reason=reason):
+            return Stop(Outcome.TRANSIENT, f"{endpoint}: no answer: {reason}")
+        case Refused(reason=reason):
+            return Stop(Outcome.REFUSED, f"{endpoint}: refused: {reason}")

@@ -4,6 +4,7 @@ Pure: a line in, what is known of its call and its cost out. The format is descr
 ("Sessions in a file").
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,6 +43,7 @@ class _OddLine(msgspec.Struct):
     analysis: msgspec.Raw
 
 
+_COUNTRY: Final = re.compile(r"[A-Z]{2}|\+\d{1,4}", re.ASCII)
 _LINES: Final = msgspec.json.Decoder(_Line)
 _ODD_LINES: Final = msgspec.json.Decoder(_OddLine)
 
@@ -73,10 +75,16 @@ def read_line(line: bytes) -> Recorded:
         connection_id=text(webhook.connection_id),
         assistant_id=text(webhook.assistant_id),
         to_number=to_number,
-        to_country=text(webhook.to_country) or country_of(to_number),
+        to_country=_country(webhook.to_country) or country_of(to_number),
         duration_seconds=whole_number(webhook.duration_sec) or 0,
     )
     return Recorded(call, tree, to_number)
+
+
+def _country(value: Any) -> str | None:
+    """What `country_of` may have said; anything else is no country."""
+    said = text(value)
+    return said if said and _COUNTRY.fullmatch(said) else None
 
 
 def _decoded(line: bytes) -> _Line:

@@ -62,7 +62,7 @@ class TelnyxClient:
 
     `observe` is told the meaning's name and the seconds that each question took. With `gates` a
     question needs a permit and may be answered without being asked: `RateLimited`. Redis' errors
-    then pass through.
+    then pass through. `leave` is the part of each window of a rate limit that is left to others.
     """
 
     def __init__(
@@ -76,12 +76,14 @@ class TelnyxClient:
         connections: int = 100,
         observe: Observe | None = None,
         gates: Gates | None = None,
+        leave: float = 0.0,
     ) -> None:
         self._base = api_url.rstrip("/")
         self._timeouts = timeouts or Timeouts()
         self._most_bytes = max_body_bytes
         self._observe = observe
         self._gates = gates
+        self._leave = leave
         self._client = open_client(
             self._timeouts,
             connections=connections,
@@ -168,7 +170,7 @@ class TelnyxClient:
         if not all(map(_askable, parts)):
             return Invalid(0, "not an id or a record type that can be asked for")
         gate = self._gates.of(endpoint) if self._gates else None
-        if gate and not permitted and (wait_ms := await gate.take()):
+        if gate and not permitted and (wait_ms := await gate.take(leave=self._leave)):
             return RateLimited(bounded(ceil(wait_ms / 1000)), "nothing may be asked before")
         started = time.perf_counter()
         meaning = await self._answer(parts, read, query, most_bytes or self._most_bytes)

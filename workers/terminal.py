@@ -66,8 +66,10 @@ def worker_settings(environ: Mapping[str, str], *more: str) -> "WorkerSettings":
     )
 
 
-def span_of(since: str, until: str | None, retention_ms: int) -> "Span":
-    """The span of time that is meant, no older than the retention."""
+def span_of(
+    since: str, until: str | None, kept_ms: int, *, reach: str = "TOLLWATCH_RETENTION_DAYS"
+) -> "Span":
+    """The span of time that is meant, no older than `kept_ms`, which `reach` names."""
     from workers.display import when
     from workers.span import Span, read_moment
 
@@ -79,11 +81,11 @@ def span_of(since: str, until: str | None, retention_ms: int) -> "Span":
         except ValueError as error:
             fail(f"{name}: {error}", code=USAGE)
     since_ms, until_ms = moments[0], min(moments[1], now_ms)
-    oldest_ms = now_ms - retention_ms
+    oldest_ms = now_ms - kept_ms
     if max(since_ms, oldest_ms) >= until_ms:
         fail(
             "nothing to search: --since must be before --until, and --until not older than "
-            "TOLLWATCH_RETENTION_DAYS",
+            f"{reach}",
             code=USAGE,
         )
     if since_ms < oldest_ms:

@@ -6,6 +6,7 @@ A search shows as a bar, or as lines in a pipe. All goes to stderr: the result b
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +21,7 @@ from rich.progress import (
 
 from service.events import Scheduling
 from service.printable import safe
+from workers.backfill import Watcher as Learning
 from workers.display import when
 from workers.reconcile import Watcher
 from workers.span import Span
@@ -29,10 +31,13 @@ _PER_SOURCE = 100.0
 
 
 @contextmanager
-def watching(wanted: Span) -> Iterator[Watcher]:
-    """Who shows how the search goes; a terminal gets a bar, anything else lines."""
+def watching(wanted: Span, *, each: bool = True) -> Iterator[Watcher]:
+    """Who shows how the search goes; a terminal gets a bar, anything else lines.
+
+    `each`: whether every session found is worth a line.
+    """
     if not sys.stderr.isatty():
-        yield Lines()
+        yield Lines(each=each)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -95,6 +100,9 @@ class Bar:
 class Lines:
     """A line for each page, each session found and each wait."""
 
+    def __init__(self, *, each: bool = True) -> None:
+        self._each = each
+
     def page(self, source: Source, walk: Walk) -> None:
         """How far it is."""
         if walk.reached_ms is not None:
@@ -105,6 +113,8 @@ class Lines:
 
     def found(self, source: Source, scheduling: Scheduling) -> None:
         """Which session, and when it ended."""
+        if not self._each:
+            return
         ended = when(scheduling.event.at_ms)
         self._say(f"{source.name}: found {scheduling.session_id}, ended {ended}")
 
@@ -113,8 +123,76 @@ class Lines:
         self._say(f"{source.name}: waits {seconds:.0f} s: {reason}")
 
     def _say(self, line: str) -> None:
-        sys.stderr.write(safe(line) + "\n")
-        sys.stderr.flush()
+        _say(line)
+
+
+@contextmanager
+def learning() -> Iterator[Learning]:
+    """Who shows how learning from the past goes; a terminal gets a bar, anything else lines."""
+    if not sys.stderr.isatty():
+        yield LearningLines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+    with Progress(*columns, console=console) as progress:
+        yield LearningBar(progress)
+
+
+class LearningBar:
+    """One bar for all sessions; what cannot be read stands above it."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task: TaskID = progress.add_task("sessions", total=None, note="")
+
+    def done(self, done: int, total: int) -> None:
+        """So much of the bar is done."""
+        self._progress.update(self._task, completed=done, total=total, note="")
+
+    def waiting(self, seconds: float, reason: str) -> None:
+        """Why the bar stands still."""
+        self._progress.update(self._task, note=safe(f" · waits {seconds:.0f} s: {reason}"))
+
+    def unreadable(self, session_id: str, reason: str) -> None:
+        """Which, and why."""
+        self._progress.console.print(safe(f"{session_id}: {reason}"))
+
+
+class LearningLines:
+    """A line for each hundred sessions, for what cannot be read, and for a wait of all."""
+
+    def __init__(self) -> None:
+        self._waits = False
+
+    def done(self, done: int, total: int) -> None:
+        """How far it is."""
+        self._waits = False
+        if done % _PER_LINE == 0 or done == total:
+            _say(f"{done} of {total} sessions")
+
+    def waiting(self, seconds: float, reason: str) -> None:
+        """How long, and why; of those that wait together the first says it."""
+        if not self._waits:
+            _say(f"waits {seconds:.0f} s: {reason}")
+        self._waits = True
+
+    def unreadable(self, session_id: str, reason: str) -> None:
+        """Which, and why."""
+        _say(f"{session_id}: {reason}")
+
+
+_PER_LINE: Final = 100
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(safe(line) + "\n")
+    sys.stderr.flush()
 
 
 def fraction(walk: Walk, wanted: Span) -> float:

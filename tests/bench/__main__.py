@@ -7,7 +7,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import backlog, flood, judging, memory, sessions, webhooks
+from tests.bench import backlog, flood, judging, learning, memory, sessions, webhooks
 
 
 def main() -> None:
@@ -17,8 +17,8 @@ def main() -> None:
         "names",
         nargs="*",
         default=["webhooks", "sessions", "judging"],
-        help="webhooks, sessions, judging, flood, memory, backlog (some minutes); the first three "
-        "without a name",
+        help="webhooks, sessions, judging, learning, flood, memory, backlog (some minutes); the "
+        "first three without a name",
     )
     parser.add_argument("--rounds", type=int, default=webhooks.ROUNDS)
     arguments = parser.parse_args()
@@ -29,6 +29,8 @@ def main() -> None:
         console.print(_sessions(sessions.run()))
     if "judging" in arguments.names:
         console.print(_judging(judging.run()))
+    if "learning" in arguments.names:
+        console.print(_learning(learning.run()))
     if "backlog" in arguments.names:
         console.print(_backlog(backlog.run()))
     if "memory" in arguments.names:
@@ -85,6 +87,25 @@ def _judging(result: judging.Result) -> Table:
         f"{result.judged / result.bare:.2f}",
         f"{1e6 / result.judged:,.0f}",
     )
+    return table
+
+
+def _learning(results: Sequence[learning.Result]) -> Table:
+    table = Table(title="What AI calls usually cost, learned from so many of them")
+    rows: dict[str, list[str]] = {
+        "bytes of the cohort of them all": [f"{r.cohort_bytes:,}" for r in results],
+        "its fields": [f"{r.fields:,}" for r in results],
+        "bytes of an assistant's cohort": [f"{r.finest_bytes:,.0f}" for r in results],
+        "bytes of what a session has taught": [f"{r.lesson_bytes:,.0f}" for r in results],
+        "µs to judge, baselines at hand (no round trip)": [f"{r.at_hand:,.0f}" for r in results],
+        "µs to judge, baselines read (one round trip)": [f"{r.read:,.0f}" for r in results],
+        "µs to learn (one round trip)": [f"{r.learned:,.0f}" for r in results],
+    }
+    table.add_column("calls")
+    for result in results:
+        table.add_column(f"{result.calls:,}", justify="right")
+    for name, figures in rows.items():
+        table.add_row(name, *figures)
     return table
 
 

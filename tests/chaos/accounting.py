@@ -180,6 +180,10 @@ class Observation:
     """Processes that ended although nobody had told them to."""
     statuses: Counter[int | str] = field(default_factory=Counter)
     """The web processes' answers to attempts at delivery."""
+    lessons: int = 0
+    """Sessions that are marked as having taught the account what is usual."""
+    learned: int = 0
+    """Calls that the account has learned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +206,7 @@ def violations(seen: Observation) -> list[Violation]:
         *_of_takeovers(seen),
         *_of_leases(seen),
         *_of_processes(seen),
+        *_of_lessons(seen),
     ]
 
 
@@ -392,6 +397,14 @@ def _of_processes(seen: Observation) -> Iterator[Violation]:
         if isinstance(status, int) and status >= 300 and status != 503:
             text = f"{seen.statuses[status]} signed webhooks were answered with {status}"
             yield Violation("wrong answer", text)
+
+
+def _of_lessons(seen: Observation) -> Iterator[Violation]:
+    if not seen.lessons:
+        yield Violation("nothing learned", "no session has taught what is usual")
+    if seen.lessons != seen.learned:
+        text = f"{seen.lessons} sessions have taught {seen.learned} calls"
+        yield Violation("not taught once", text)
 
 
 def _about(expected: Expectation, rule: str, text: str) -> Violation:

@@ -4,10 +4,14 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from service.records import Session, Severity
+from redis.asyncio import Redis
+
+from service import keys
+from service.records import ACCOUNT, Session, Severity
 from service.store import Store
 from tests.chaos.accounting import SUMMARY, Message, Outcome, Told
 from tests.world.slack import Posted, SlackWorld
+from workers.baselines import Baselines
 
 _SESSION: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SEVERITY: Final = re.compile(r"^\W*(low|medium|high|critical)\b", re.IGNORECASE)
@@ -54,6 +58,13 @@ async def alerts(store: Store, ids: Iterable[str]) -> Sequence[Told]:
             if posting:
                 found.append(Told(id, severity.value, posting.delivery.value, posting.summary))
     return found
+
+
+async def lessons(redis: Redis, day: int) -> tuple[int, int]:
+    """Sessions marked as having taught the account, and calls that it has learned from."""
+    marks = [await redis.get(name) async for name in redis.scan_iter(f"{keys.LESSON}*")]
+    taught = sum(int(mark.split(b" ")[1].split(b",")[-2]) for mark in marks)
+    return taught, (await Baselines(redis, retention_ms=1).baseline(ACCOUNT, day)).calls
 
 
 def _outcome(session: Session) -> Outcome:

@@ -327,6 +327,7 @@ async def _observe(site: Site, strikes: list[Struck]) -> Observation:
     traffic, slack = site.traffic, site.slack_world.slack
     expected = tuple(traffic.expected)
     ids = [each.session_id for each in expected]
+    lessons, learned = await observe.lessons(site.redis, int(time.time()) // 86_400)
     return Observation(
         kinds=[way.kind.name for way in WAYS] + [POISON, CLOCKS, MUDDLE],
         expected=expected,
@@ -345,6 +346,8 @@ async def _observe(site: Site, strikes: list[Struck]) -> Observation:
         complaints=site.ledger.complaints,
         crashes=site.crashes,
         statuses=traffic.statuses,
+        lessons=lessons,
+        learned=learned,
     )
 
 

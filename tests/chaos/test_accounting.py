@@ -58,6 +58,8 @@ _FINE = Observation(
     endings=[Ending("worker 1", 0, 0.8)],
     failed_tries={"poisoned": 6},
     statuses=Counter({202: 5, 200: 2, 503: 3, "ClientOSError": 1}),
+    lessons=1,
+    learned=1,
 )
 
 
@@ -108,6 +110,8 @@ def test_a_run_in_which_everything_held_has_no_violation() -> None:
         ("hit nothing", {"kinds": ["worker SIGKILL", "Redis OOM"]}),
         ("no recovery", {"strikes": [replace(_STRIKE, recovered_seconds=None)]}),
         ("no recovery", {"strikes": [replace(_STRIKE, recovered_seconds=91.0)]}),
+        ("not taught once", {"lessons": 3, "learned": 4}),
+        ("nothing learned", {"lessons": 0, "learned": 0}),
     ],
 )
 def test_what_is_wrong_is_found(rule: str, changes: dict[str, Any]) -> None:

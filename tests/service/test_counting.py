@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from service import keys
 from service.counting import (
     LATE_MS,
-    MOST_PREFIXES,
+    MOST_PLACES,
     MOST_SERIES,
     ONE_NUMBER,
     ONE_PREFIX,
@@ -129,7 +129,7 @@ async def test_further_series_than_a_day_has_count_for_the_account_alone(redis: 
     """What somebody makes up endlessly takes no memory without end; prefixes end first."""
     await record(redis, ended("a"))
     roster = f"{keys.CALLS_ROSTER}{DAY}"
-    await cast("Any", redis.sadd(roster, *map(str, range(MOST_PREFIXES))))
+    await cast("Any", redis.sadd(roster, *map(str, range(MOST_PLACES))))
     await record(redis, ended("b", to="+4915112345678"), ended("c", assistant_id="C"))
     assert await of_minute(redis) == {"velocity|account": 3, "velocity|A": 2, "velocity|C": 1}
     await cast("Any", redis.sadd(roster, *map(str, range(MOST_SERIES))))

@@ -59,6 +59,25 @@ async def test_what_is_left_of_a_window_may_be_spent_at_once(gate: Gate) -> None
     assert await spend(gate, now_ms=NOW + wait_ms) == 40
 
 
+async def test_whoever_is_in_no_hurry_leaves_a_part_of_each_window(gate: Gate) -> None:
+    """It takes what the others leave, at most its own part; they get the rest at any time."""
+    await gate.learn(Heard.FINE, window=window(remaining=40), now_ms=NOW)
+
+    async def patient(now_ms: int) -> int:
+        for taken in range(100):
+            if await gate.take(leave=0.5, now_ms=now_ms):
+                return taken
+        return 100
+
+    assert await patient(NOW) == 20
+    assert await patient(NOW + 35_000) == 0
+    assert await spend(gate, now_ms=NOW + 35_000) == 20
+    following = NOW + MINUTE
+    assert await spend(gate, now_ms=following, most=25) == 25
+    assert await patient(following) == 0
+    assert await patient(following + MINUTE) == 20
+
+
 async def test_windows_follow_each_other(gate: Gate) -> None:
     """After minutes without a question the present window is whole."""
     await gate.learn(Heard.FINE, window=window(remaining=0), now_ms=NOW)

@@ -97,7 +97,7 @@ def words(text: str) -> str:
     "command",
     [
         *([], ["analyze"], ["record-types"], ["check"], ["show"], ["sessions"], ["reconcile"]),
-        *(["export"], ["budget"], ["backtest"], ["baseline"], ["feedback"]),
+        *(["export"], ["budget"], ["backtest"], ["backfill"], ["baseline"], ["feedback"]),
         *(["policy"], ["policy", "check"]),
         *(["dead"], *(["dead", command] for command in ("list", "show", "retry", "drop"))),
     ],

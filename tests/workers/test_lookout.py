@@ -116,6 +116,23 @@ async def test_a_worker_that_lost_its_answer_tells_nothing_twice(counted: Redis)
     assert again.metrics.findings.labels("velocity")._value.get() == 0
 
 
+async def test_a_worker_that_dies_after_telling_leaves_the_episode(
+    counted: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is noted in the step that tells: whoever looks a minute later goes on with it."""
+    await surge(counted)
+    with monkeypatch.context() as death:
+
+        async def die(*_: Any) -> None:
+            raise ConnectionError
+
+        death.setattr(Lookout, "_write", die)
+        with pytest.raises(ConnectionError):
+            await lookout_of(counted).look(now_ms=NOW_MS)
+    assert await lookout_of(counted).look(now_ms=NOW_MS + MINUTE_MS) == []
+    assert len(await told(counted)) == 1
+
+
 async def test_what_was_odd_is_remembered(counted: Redis) -> None:
     """Bursts are kept with the series' day, so that they do not teach what is usual."""
     await surge(counted)

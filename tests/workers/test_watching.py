@@ -10,7 +10,7 @@ from rich.progress import Progress
 from tests.samples import scheduling
 from workers.span import Span
 from workers.walk import SOURCES, Tally, Walk
-from workers.watching import Bar, Lines, fraction, watching
+from workers.watching import Bar, LearningLines, Lines, fraction, learning, watching
 
 SPAN = Span(1_790_000_000_000, 1_790_003_600_000)
 MIDDLE = (SPAN.since_ms + SPAN.until_ms) // 2
@@ -75,3 +75,47 @@ def test_how_far_a_list_is() -> None:
     assert fraction(Walk(SPAN, reached_ms=SPAN.since_ms - 9), SPAN) == 1
     assert fraction(Walk(SPAN, reached_ms=SPAN.until_ms + 9), SPAN) == 0
     assert fraction(Walk(SPAN, page=0), SPAN) == 1
+
+
+def test_a_pipe_gets_no_line_for_each_session_of_the_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are thousands, and all are expected."""
+    pipe = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", pipe)
+    with watching(SPAN, each=False) as watcher:
+        watcher.found(FIRST, scheduling("s"))
+    assert pipe.getvalue() == ""
+
+
+def test_learning_shows_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many of how many sessions, why it waits, and what cannot be read above it."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with learning() as watcher:
+        watcher.done(3, 7)
+        watcher.waiting(17.4, "rate limit\x07")
+        watcher.unreadable("s\x1b[2J", "junk")
+    shown = terminal.getvalue()
+    assert "3/7" in shown
+    assert "waits 17 s: rate limit�" in shown
+    assert "s�[2J: junk" in shown
+
+
+def test_learning_shows_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for each hundred sessions and for the last, and one for all that wait together."""
+    pipe = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", pipe)
+    with learning() as watcher:
+        assert isinstance(watcher, LearningLines)
+        for done in range(1, 151):
+            watcher.done(done, 150)
+        watcher.waiting(17.4, "rate limit\x07")
+        watcher.waiting(17.9, "rate limit")
+        watcher.unreadable("s", "junk")
+    assert pipe.getvalue().splitlines() == [
+        "100 of 150 sessions",
+        "150 of 150 sessions",
+        "waits 17 s: rate limit�",
+        "s: junk",
+    ]

@@ -16,7 +16,7 @@ from statistics import NormalDist
 from typing import Final, TypeVar
 
 from workers.detection.lasting import Evidence, is_lasting
-from workers.detection.measure import Measured
+from workers.detection.measure import RATE, Measured
 from workers.detection.sketch import bucket_of, log_middle_of, quantiles
 
 DAYS: Final = 28
@@ -240,4 +240,5 @@ TOLD_ONCE: Final = frozenset({"product", "model", "country"})
 
 def group_of(trait: str) -> str:
     """Traits of a group stand for each other: prices of a product, products, models, countries."""
-    return trait.rpartition(":")[0]
+    # Models and products may have a colon in their names.
+    return trait.rpartition(":")[0] if trait.startswith(RATE) else trait.partition(":")[0]

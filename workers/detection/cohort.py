@@ -74,7 +74,7 @@ def _kind(tree: CostTree, call: Call) -> str:
 
 def _direction(direction: str | None) -> str:
     """`incoming` and `outbound-api` are directions of Telnyx's, too."""
-    said = direction or ""
+    said = (direction or "").lower()
     return (
         "inbound"
         if said.startswith("in")

@@ -5,6 +5,7 @@ from typing import Final
 
 from workers.detection.baseline import Baseline, group_of
 from workers.detection.leaning import LEAST_CALLS, Usual, usual_of
+from workers.detection.measure import RATE, priced_product
 
 UNSEEN: Final = 0.004
 """So many more traits are held possible in all of a cohort's calls than it has shown so far."""
@@ -53,7 +54,7 @@ def _unseen(trait: str, baselines: Sequence[Baseline]) -> tuple[float, Baseline]
     """By the finest cohort with enough calls, unless a coarser one knows the trait well."""
     group = group_of(trait)
     # A price is new among the calls that have its product.
-    among = f"product:{trait.split(':', 2)[1]}" if group.startswith("rate:") else None
+    among = f"product:{priced_product(trait)}" if trait.startswith(RATE) else None
     speaking: tuple[float, Baseline] | None = None
     for baseline in baselines:
         calls = baseline.traits.get(among, 0) if among else baseline.calls

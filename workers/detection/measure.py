@@ -19,6 +19,8 @@ PER_MINUTE: Final = "per_minute"
 _MOST_PRODUCTS: Final = 24
 _MOST_RATES: Final = 6
 _SECONDS: Final = 60
+RATE: Final = "rate:"
+"""What the traits of prices begin with."""
 FREE: Final = "free:"
 """The trait of a session that cost nothing."""
 
@@ -134,4 +136,9 @@ def _traits(
 @lru_cache(maxsize=4096)
 def rate_trait(product: str, country: str, rate: Decimal) -> str:
     """The trait of a unit rate; equal amounts are one, however they are written."""
-    return f"rate:{product}:{country}:{rate.normalize()}"
+    return f"{RATE}{product}:{country}:{rate.normalize()}"
+
+
+def priced_product(trait: str) -> str:
+    """The product whose price a trait is. Its name may have colons, a country's has none."""
+    return trait.removeprefix(RATE).rsplit(":", 2)[0]

@@ -93,10 +93,16 @@ def _matters(deviation: Deviation, gates: Gates) -> bool:
 
 
 def _score(found: Sequence[tuple[float, Deviation]], gates: Gates) -> float:
-    """Of what matters; where nothing does, it stays below what is told."""
+    """Of what matters; what does not stays below what is told.
+
+    Both count: else a call would be less strange for what begins to matter in it.
+    """
     if not found:
         return 0.0
-    likely = next((p for p, each in found if _matters(each, gates)), None)
-    if likely is not None:
-        return -math.log10(max(likely, _LEAST_LIKELY))
-    return 0.5 * min(-math.log10(max(found[0][0], _LEAST_LIKELY)), -math.log10(gates.likelihood))
+    listed = 0.5 * min(_strangeness(found[0][0]), _strangeness(gates.likelihood))
+    likely = next((p for p, each in found if _matters(each, gates)), 1.0)
+    return max(listed, _strangeness(likely))
+
+
+def _strangeness(likelihood: float) -> float:
+    return math.log10(1 / max(likelihood, _LEAST_LIKELY))

@@ -13,10 +13,17 @@ from workers.detection.baseline import Baseline, group_of
 from workers.detection.cohort import UNANSWERED
 from workers.detection.deviation import Deviation
 from workers.detection.ladder import UNSEEN, Ladder
-from workers.detection.measure import FREE, PER_MINUTE, TOTAL, Measured, names_of
+from workers.detection.measure import (
+    FREE,
+    PER_MINUTE,
+    RATE,
+    TOTAL,
+    Measured,
+    names_of,
+    priced_product,
+)
 from workers.products import INFERENCE
 
-_RATE: Final = "rate:"
 _NEW: Final = {"product": "new_product", "model": "new_model", "country": "new_country"}
 _SMALLEST: Final = 1e-9
 
@@ -30,7 +37,7 @@ def strange_traits(measured: Measured, ladder: Ladder, least: float) -> Iterator
         likelihood, baseline = unseen
         found = (
             _price(trait, likelihood, measured, baseline)
-            if trait.startswith(_RATE)
+            if trait.startswith(RATE)
             else _new(trait, likelihood, measured, baseline)
         )
         if found is not None:
@@ -42,12 +49,12 @@ def strange_traits(measured: Measured, ladder: Ladder, least: float) -> Iterator
 def _price(
     trait: str, likelihood: float, measured: Measured, baseline: Baseline
 ) -> Deviation | None:
-    _, product, _, text = trait.split(":", 3)
+    product = priced_product(trait)
     group = group_of(trait) + ":"
-    known = [float(t.rpartition(":")[2]) for t in baseline.traits if t.startswith(group)]
+    known = [_rate(t) for t in baseline.traits if t.startswith(group)]
     if not known:
         return None
-    rate, cost = float(text), float(measured.products[product].cost)
+    rate, cost = _rate(trait), float(measured.products[product].cost)
     expected = min(
         known, key=lambda each: abs(math.log(max(each, _SMALLEST) / max(rate, _SMALLEST)))
     )
@@ -63,6 +70,10 @@ def _price(
         name=trait,
         product=product,
     )
+
+
+def _rate(trait: str) -> float:
+    return float(trait.rpartition(":")[2])
 
 
 def _new(trait: str, likelihood: float, measured: Measured, baseline: Baseline) -> Deviation | None:
@@ -132,7 +143,3 @@ def _lacking(
         name=name,
         product=None if name == FREE else name.partition(":")[2],
     )
-
-
-def _log(rate: float) -> float:
-    return math.log(max(rate, _SMALLEST))

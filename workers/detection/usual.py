@@ -28,6 +28,8 @@ _WORKDAYS: Final = 5
 _HALF_LIFE_DAYS: Final = 10.0
 _SAME_SORT: Final = 0.6
 """Of another day of the same sort, against the same day of the week."""
+_OWN_WEEK: Final = 0.7
+"""How much less that is for each week in which the same day of the week was seen."""
 _OTHER_SORT: Final = 0.02
 _BESIDE: Final = 0.3
 _PRIOR: Final = 0.5
@@ -56,19 +58,29 @@ _OWN_SHARE: Final = 0.75
 """How much of what an hour was learned from is not what the next was learned from."""
 
 
-def _weights_of(weekday: int) -> list[float]:
-    """By age in days, from 1 on, how much a day's hour weighs for one of that weekday."""
+def _weights_of(weekday: int, weeks: int) -> list[float]:
+    """By age in days, from 1 on, how much a day's hour weighs for one of that weekday.
+
+    The more weeks there are, the less is asked of other days of the same sort.
+    """
+    same_sort = _SAME_SORT / (1 + _OWN_WEEK * weeks)
     weights = []
     for age in range(1, DAYS_KEPT + 1):
         other = (weekday - age) % 7
-        alike = 1.0 if other == weekday else _SAME_SORT
+        alike = 1.0 if other == weekday else same_sort
         is_alike = (other < _WORKDAYS) == (weekday < _WORKDAYS)
         weights.append((alike if is_alike else _OTHER_SORT) * math.pow(0.5, age / _HALF_LIFE_DAYS))
     return weights
 
 
-_WEIGHTS: Final = tuple(_weights_of(weekday) for weekday in range(7))
-_ALIKE: Final = tuple([w if w > _OTHER_SORT else 0.0 for w in weights] for weights in _WEIGHTS)
+_WEIGHTS: Final = tuple(
+    tuple(_weights_of(weekday, weeks) for weeks in range(DAYS_KEPT // 7 + 1))
+    for weekday in range(7)
+)
+_ALIKE: Final = tuple(
+    tuple([weight if weight > _OTHER_SORT else 0.0 for weight in weights] for weights in of_day)
+    for of_day in _WEIGHTS
+)
 """The same without those of the other sort of day."""
 
 
@@ -175,7 +187,8 @@ class History:
         get = self.hours.get
         first = max(self.begin_hour, hour - HOURS_KEPT)
         like: Sequence[int] = range(hour - _DAY, first - 1, -_DAY)
-        weights, alike = _WEIGHTS[_weekday(hour)], _ALIKE[_weekday(hour)]
+        weekday, weeks = _weekday(hour), len(like) // 7
+        weights, alike = _WEIGHTS[weekday][weeks], _ALIKE[weekday][weeks]
         if self.odd:
             sound = [place for place, at in enumerate(like) if not self._is_odd(at)]
             odd = len(like) - len(sound)

@@ -37,11 +37,13 @@ KINDS: Final = (CALLS, SPEND, *SHAPES, DROP)
 _FALSE_PER_MONTH: Final = 0.02
 """Surges by chance alone that a month may have, over all series and looks."""
 _FALSE_SPENDS_PER_MONTH: Final = 0.02
-_FALSE_DROPS_PER_MONTH: Final = 0.1
+_FALSE_DROPS_PER_MONTH: Final = 0.3
 _LOOKS: Final = 28 * (288 + 96 + 24)
 """In a month, of one series, as far as they do not look at the same calls."""
 _SPEND_LOOKS: Final = 28 * 25
 _DROP_LOOKS: Final = 28 * 24
+_COUNTRY: Final = 2
+"""Letters of a country's name."""
 _OF_A_PART: Final = 0.1
 """A new assistant may have as many calls as all others; a new prefix less likely so."""
 _NEAR_A_DROP: Final = 0.75
@@ -68,6 +70,8 @@ class Passed(NamedTuple):
     started_ms: int | None
     entity: str
     """Its assistant, or else its connection."""
+    country: str
+    """Of the number that was dialled, as "DE"; "" where it is not known."""
     prefix: str
     """The first digits that were dialled; "" where they are not known."""
     number: str
@@ -76,6 +80,11 @@ class Passed(NamedTuple):
     """Stands for that number and its neighbours."""
     duration_seconds: int | None
     cost: Decimal | None
+
+
+def is_place(cohort: str) -> bool:
+    """Whether it is where calls go to: a dialled prefix or a country."""
+    return cohort.startswith("+") or (len(cohort) == _COUNTRY and cohort.isupper())
 
 
 class Key(NamedTuple):
@@ -87,7 +96,7 @@ class Key(NamedTuple):
     @property
     def is_whole(self) -> bool:
         """Whether it is all calls of the account, an assistant or a connection."""
-        return self.kind == CALLS and not self.cohort.startswith("+")
+        return self.kind == CALLS and not is_place(self.cohort)
 
     @property
     def rank(self) -> int:
@@ -177,10 +186,14 @@ class Velocity:
 
     def _keys(self, passed: Passed) -> Iterator[Key]:
         yield Key(CALLS, ACCOUNT)
-        if passed.prefix:
-            yield Key(CALLS, passed.prefix)
+        for place in (passed.country, passed.prefix):
+            if place:
+                yield Key(CALLS, place)
         yield Key(CALLS, passed.entity)
-        if passed.duration_seconds is not None and passed.duration_seconds <= SHORT_SECONDS:
+        seconds = passed.duration_seconds
+        if seconds is None and passed.started_ms is not None:
+            seconds = (passed.ended_ms - passed.started_ms) // 1000
+        if seconds is not None and seconds <= SHORT_SECONDS:
             yield Key(SHORT_CALLS, passed.entity)
         if not passed.number:
             return
@@ -363,8 +376,8 @@ def named(cohort: str) -> str:
     """The cohort, as the beginning of a sentence."""
     if cohort == ACCOUNT:
         return "The account"
-    if cohort.startswith("+"):
-        return f"Numbers with {cohort}"
+    if is_place(cohort):
+        return f"Calls to {cohort}"
     return f"Assistant {cohort}" if cohort.startswith("assistant") else f"Connection {cohort}"
 
 
