@@ -162,12 +162,14 @@ class Backlog:
         await self.thin()
 
     async def thin(self) -> None:
-        """Drop what is not taken by now."""
+        """Drop what is not taken by now, and more while there are too many."""
         ids = await self.oldest_first()
         for id in ids:
             if not is_taken(id, self._halvings):
                 await self._end(id, "")
         self._size = int(await self._redis.zcard(keys.BACKFILL_FOUND))
+        if self._size > self._most:
+            await self._halve()
 
     # --- learning ---
 

@@ -113,13 +113,17 @@ def _sum(tally: Tally, findings: int) -> str:
         return "The file holds no sessions."
     excess = sum((sum(each, ZERO) for each in tally.by_code.values()), ZERO)
     per_1000 = _PER_1000 * tally.alerts / tally.sessions
-    days = f"{len(tally.days)} day" + ("" if len(tally.days) == 1 else "s")
+    sessions, days = _count(tally.sessions, "session"), _count(len(tally.days), "day")
     return (
-        f"{tally.sessions:,} sessions of {days} for {priced(tally.cost, tally.currency)}: "
-        f"{tally.alerts:,} alerts ({per_1000:.2f} per 1,000) with "
+        f"{sessions} of {days} for {priced(tally.cost, tally.currency)}: "
+        f"{_count(tally.alerts, 'alert')} ({per_1000:.2f} per 1,000) with "
         f"{priced(excess, tally.currency)} in excess, {tally.listed:,} more listed, "
-        f"{findings:,} findings"
+        f"{_count(findings, 'finding')}"
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 _COLOURS: Final = {

@@ -6,10 +6,11 @@ session teaches once: what it has taught is remembered beside it, is the mark of
 that it takes to take it back.
 """
 
+import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import is_not
 from typing import Any, Final
 
@@ -188,6 +189,15 @@ class _Fitted:
     """By this process since then."""
 
 
+@dataclass(slots=True)
+class _Reading:
+    """A baseline that is being read, and what this process has learned of it meanwhile."""
+
+    task: "asyncio.Task[dict[str, Baseline]]"
+    learned: int = 0
+    traits: set[str] = field(default_factory=set)
+
+
 class Baselines:
     """What has been learned, in one Redis. Redis' errors pass through to the caller."""
 
@@ -208,6 +218,8 @@ class Baselines:
         self._change = redis.register_script(_CHANGE)
         self._fitted: OrderedDict[str, _Fitted] = OrderedDict()
         self._ladders: OrderedDict[str, Ladder] = OrderedDict()
+        self._readings: dict[tuple[str, int], _Reading] = {}
+        """By cohort and sheet, those under way."""
 
     # --- what is usual ---
 
@@ -221,13 +233,7 @@ class Baselines:
         lacking = [name for name in names if name not in found]
         self._on_read(not lacking)
         if lacking:
-            begun = self._seconds()
-            for name, (sheets, strange) in zip(
-                lacking, await self._read(lacking, day), strict=True
-            ):
-                baseline = fit(name, sheets, strange, day)
-                found[name] = baseline
-                self._keep(name, _Fitted(baseline, sheet_of(day), begun))
+            found |= await self._shared(lacking, day)
         return self._ladder([found[name] for name in names], names[0])
 
     async def baseline(self, name: str, day: int) -> Baseline:
@@ -314,8 +320,8 @@ class Baselines:
             keys=[keys.lesson_key(session_id), keys.COHORTS],
             args=[*_arguments(whole, self.retention_ms), times],
         )
-        for name in (*whole.ladder, *(cohort for cohort, _ in whole.causes)):
-            self._fitted.pop(name, None)
+        names = [*whole.ladder, *(cohort for cohort, _ in whole.causes)]
+        self._forget(names)
         return bool(changed)
 
     # --- all of it ---
@@ -379,16 +385,28 @@ class Baselines:
             self._fitted.popitem(last=False)
 
     def _note(self, whole: Taught) -> None:
+        traits = set(whole.traits)
+        names = set(whole.ladder)
+        for (name, _), reading in self._readings.items():
+            if name in names:
+                reading.learned += 1
+                reading.traits |= traits
         for name in whole.ladder:
             fitted = self._fitted.get(name)
             if fitted is None:
                 continue
             fitted.learned += 1
             # One that was never seen must be known at once, or it would be new again.
-            if not fitted.baseline.traits.keys() >= set(whole.traits):
+            if not fitted.baseline.traits.keys() >= traits:
                 del self._fitted[name]
-        for cohort, _ in whole.causes:
-            self._fitted.pop(cohort, None)
+        self._forget([cohort for cohort, _ in whole.causes])
+
+    def _forget(self, names: Iterable[str]) -> None:
+        """Have them read anew: what was asked for until now may not know what has changed."""
+        for name in names:
+            self._fitted.pop(name, None)
+            for key in [key for key in self._readings if key[0] == name]:
+                del self._readings[key]
 
     def _ladder(self, baselines: Sequence[Baseline], finest: str) -> Ladder:
         ladder = self._ladders.get(finest)
@@ -398,6 +416,47 @@ class Baselines:
         if len(self._ladders) > _MOST_LADDERS:
             self._ladders.popitem(last=False)
         return ladder
+
+    async def _shared(self, names: Sequence[str], day: int) -> dict[str, Baseline]:
+        """Baselines read now, each by one reader: sessions that want the same come together.
+
+        Else all that are at work would read the account's in the same moment, once a minute.
+        """
+        number = sheet_of(day)
+        alone = [name for name in names if (name, number) not in self._readings]
+        if alone:
+            task = asyncio.create_task(self._fit(alone, day))
+            for name in alone:
+                self._readings[name, number] = _Reading(task)
+            task.add_done_callback(self._over)
+        tasks = dict.fromkeys(self._readings[name, number].task for name in names)
+        found: dict[str, Baseline] = {}
+        for task in tasks:
+            # Who is cancelled does not take it away from the others.
+            found |= await asyncio.shield(task)
+        return found
+
+    async def _fit(self, names: Sequence[str], day: int) -> dict[str, Baseline]:
+        begun, number = self._seconds(), sheet_of(day)
+        read = zip(names, await self._read(names, day), strict=True)
+        found = {name: fit(name, sheets, strange, day) for name, (sheets, strange) in read}
+        for name, baseline in found.items():
+            reading = self._readings.get((name, number))
+            if (
+                reading is not None
+                and reading.task is asyncio.current_task()
+                and baseline.traits.keys() >= reading.traits
+            ):
+                self._keep(name, _Fitted(baseline, number, begun, reading.learned))
+        return found
+
+    def _over(self, task: "asyncio.Task[dict[str, Baseline]]") -> None:
+        over = [key for key, reading in self._readings.items() if reading.task is task]
+        for key in over:
+            del self._readings[key]
+        if not task.cancelled():
+            # Whoever still waits for it hears of it; asyncio need not complain that nobody does.
+            task.exception()
 
     async def _read(
         self, names: Sequence[str], day: int

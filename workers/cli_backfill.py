@@ -53,6 +53,15 @@ def backfill(
             "TOLLWATCH_FETCH_AFTER_SECONDS ago; later calls are not settled.",
         ),
     ] = None,
+    most: Annotated[
+        int,
+        typer.Option(
+            min=100,
+            max=20_000,
+            help="From so many sessions at most; of more, some are taken evenly. Each costs a "
+            "question to Telnyx.",
+        ),
+    ] = 20_000,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only count the sessions, and change nothing.")
     ] = False,
@@ -86,7 +95,9 @@ def backfill(
         if dry_run:
             came = or_redis_problem(past.look(settings, wanted, search))
         else:
-            came = or_redis_problem(past.learn(settings, policy, wanted, search, learning))
+            came = or_redis_problem(
+                past.learn(settings, policy, wanted, search, learning, most=most)
+            )
     except Busy:
         fail("somebody else learns from the past just now: try again in a while")
     except LeaseLost:

@@ -48,7 +48,10 @@ def backtest(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="Sessions, as `tollwatch export` writes them.", exists=True
+            metavar="FILE",
+            help="Sessions, as `tollwatch export` writes them.",
+            exists=True,
+            dir_okay=False,
         ),
     ],
     *,
@@ -95,7 +98,9 @@ def _judged(test: "Backtest", file: Path) -> "Iterator[Judged]":
                 continue
             try:
                 yield test.session(read_line(line))
-            except (Unreadable, OutOfOrder) as error:
+            except Unreadable as error:
+                fail(f"{file}:{number}: {error}: mend or remove the line")
+            except OutOfOrder as error:
                 fail(f"{file}:{number}: {error}")
 
 

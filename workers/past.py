@@ -39,13 +39,20 @@ async def learn(
     wanted: Span,
     watching: Callable[[Span], AbstractContextManager[ListWatcher]],
     learning: Callable[[], AbstractContextManager[Watcher]],
+    *,
+    most: int,
 ) -> Report:
-    """Search that span, or go on where that stopped, and learn from all that is found.
+    """Search that span, or go on where that stopped, and learn from what is found.
+
+    From `most` sessions at most, which are then taken evenly.
 
     Raises Busy and LeaseLost; Redis' errors pass.
     """
     who = f"{socket.gethostname()}.{os.getpid()}.backfill"
-    async with _opened(settings) as (redis, telnyx), holding(redis, wanted, who=who) as backlog:
+    async with (
+        _opened(settings) as (redis, telnyx),
+        holding(redis, wanted, who=who, most=most) as backlog,
+    ):
         backfill = Backfill(
             backlog=backlog,
             store=_store(redis, settings),

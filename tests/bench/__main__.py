@@ -7,7 +7,7 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import backlog, flood, judging, learning, memory, sessions, webhooks
+from tests.bench import backlog, backtest, flood, judging, learning, memory, sessions, webhooks
 
 
 def main() -> None:
@@ -16,9 +16,9 @@ def main() -> None:
     parser.add_argument(
         "names",
         nargs="*",
-        default=["webhooks", "sessions", "judging"],
-        help="webhooks, sessions, judging, learning, flood, memory, backlog (some minutes); the "
-        "first three without a name",
+        default=["webhooks", "sessions", "judging", "backtest"],
+        help="webhooks, sessions, judging, backtest, learning, flood, memory, backlog (some "
+        "minutes); the first four without a name",
     )
     parser.add_argument("--rounds", type=int, default=webhooks.ROUNDS)
     arguments = parser.parse_args()
@@ -29,6 +29,8 @@ def main() -> None:
         console.print(_sessions(sessions.run()))
     if "judging" in arguments.names:
         console.print(_judging(judging.run()))
+    if "backtest" in arguments.names:
+        console.print(_backtest(backtest.run()))
     if "learning" in arguments.names:
         console.print(_learning(learning.run()))
     if "backlog" in arguments.names:
@@ -106,6 +108,18 @@ def _learning(results: Sequence[learning.Result]) -> Table:
         table.add_column(f"{result.calls:,}", justify="right")
     for name, figures in rows.items():
         table.add_row(name, *figures)
+    return table
+
+
+def _backtest(result: backtest.Result) -> Table:
+    table = Table(
+        title=f"A backtest of {result.sessions:,} sessions of {judging.EVENTS} events on one core"
+    )
+    for name in ("sessions a second", "bare decoding", "times bare decoding's time"):
+        table.add_column(name, justify="right")
+    table.add_row(
+        f"{result.judged:,.0f}", f"{result.bare:,.0f}", f"{result.bare / result.judged:.2f}"
+    )
     return table
 
 

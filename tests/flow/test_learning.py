@@ -18,8 +18,8 @@ _USUAL = LEAST_CALLS + 5
 
 @pytest.fixture(scope="module")
 async def stage(outside: Outside) -> AsyncIterator[Stage]:
-    """Two workers that learn side by side."""
-    async with open_stage(outside, ages="1", workers=2) as stage:
+    """A worker with nothing set."""
+    async with open_stage(outside, ages="1") as stage:
         yield stage
 
 
@@ -46,12 +46,10 @@ async def test_a_dear_call_is_told_by_what_its_like_have_cost(stage: Stage) -> N
         return await learned(stage, day) == _USUAL
 
     await stage.until(all_learned, f"{_USUAL} calls being learned")
-    for worker in stage.workers:
-        worker.kill()
+    stage.worker.kill()
     stage.valkey.restart()
-    for worker in stage.workers:
-        worker.start()
-        await asyncio.to_thread(worker.wait_ready)
+    stage.worker.start()
+    await asyncio.to_thread(stage.worker.wait_ready)
     assert await learned(stage, day) == _USUAL
 
     dear = stage.past("sip_inbound", talk_seconds=150 * 60, connection_id=calls[0].connection_id)

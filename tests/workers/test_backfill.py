@@ -543,6 +543,18 @@ async def test_of_too_many_sessions_some_are_taken(desk: Desk) -> None:
     assert set(desk.asked()) == taken
 
 
+async def test_a_run_that_goes_on_may_take_fewer(desk: Desk) -> None:
+    """What was found before is thinned out."""
+    desk.calls(60, "webrtc")
+    wanted = desk.wanted
+    async with holding(desk.redis, wanted, who="me") as backlog:
+        await desk.reconciler(backlog).through(backlog.span, backlog, ListNotes(desk.notes))
+    desk.most = 20
+    report = await desk.learn(wanted)
+    assert report.one_in in {4, 8}
+    assert 0 < report.found <= 20
+
+
 async def test_what_cannot_be_read_of_an_earlier_run_is_none(desk: Desk) -> None:
     """It begins anew."""
     await desk.redis.hset(keys.BACKFILL, "span", "junk")  # type: ignore[misc]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service import keys
 from tests.world.valkey import Valkey
@@ -357,6 +358,89 @@ async def test_what_this_process_learns_it_knows(redis: Redis) -> None:
     assert heard == [True, False, False]
     assert (await baselines.ladder(LADDER, DAY + DAYS)).baselines != ()
     assert heard[-1] is False, "another day's sheets"
+
+
+async def test_sessions_that_want_the_same_read_it_once(redis: Redis) -> None:
+    """Many at once cost one reading, and one that gives up takes it from nobody."""
+    baselines = Baselines(redis, retention_ms=RETENTION_MS)
+    await teach(baselines, "a", Call(lesson()))
+    reads: list[Sequence[str]] = []
+    read = baselines._read
+
+    async def counted(names: Sequence[str], day: int) -> Any:
+        reads.append(names)
+        return await read(names, day)
+
+    baselines._read = counted  # type: ignore[method-assign]
+    other = ("s/inbound/US/phone", *LADDER[1:])
+    tasks = [asyncio.create_task(baselines.ladder(names, DAY)) for names in (LADDER, LADDER, other)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    first, second = await asyncio.gather(*tasks[1:])
+    assert reads == [list(LADDER), [other[0]]]
+    assert first.calls == second.calls == 1
+    assert first.baselines[1] is second.baselines[1]
+
+
+async def test_what_is_learned_during_a_reading_is_not_overlooked(redis: Redis) -> None:
+    """What was asked for before it is kept only if nothing in it was new."""
+    baselines = Baselines(redis, retention_ms=RETENTION_MS)
+    for number in range(20):
+        await teach(baselines, str(number), Call(lesson()))
+    read, meanwhile = baselines._read, iter([Call(lesson()), Call(lesson(DAY, 1, "model:gpt"))])
+    heard: list[int] = []
+
+    async def slow(names: Sequence[str], day: int) -> Any:
+        found = await read(names, day)
+        heard.append(len(names))
+        for call in meanwhile:
+            await teach(baselines, f"meanwhile {len(heard)}", call)
+            break
+        return found
+
+    baselines._read = slow  # type: ignore[method-assign]
+    assert (await baselines.ladder(LADDER, DAY)).calls == 20
+    assert (await baselines.ladder(LADDER, DAY)).calls == 20, "one more is no reason to read"
+    await baselines.widen("0", 2)
+    assert "model:gpt" not in (await baselines.ladder(LADDER, DAY)).baselines[0].traits
+    assert "model:gpt" in (await baselines.ladder(LADDER, DAY)).baselines[0].traits
+    assert heard == [3, 3, 3]
+
+
+async def test_evidence_during_a_reading_is_not_overlooked(redis: Redis) -> None:
+    """Who asks after it does not join who asked before it."""
+    baselines = Baselines(redis, retention_ms=RETENTION_MS)
+    await teach(baselines, "0", Call(lesson()))
+    read, odd = baselines._read, Call(lesson(), strange=True, causes=((LADDER[0], "product:x"),))
+    heard: list[Sequence[str]] = []
+
+    async def slow(names: Sequence[str], day: int) -> Any:
+        found = await read(names, day)
+        heard.append(names)
+        if len(heard) == 1:
+            await teach(baselines, "odd", odd)
+        return found
+
+    baselines._read = slow  # type: ignore[method-assign]
+    await baselines.ladder(LADDER, DAY)
+    assert "product:x" in (await baselines.ladder(LADDER, DAY)).baselines[0].traits
+    assert heard[1][0] == LADDER[0]
+
+
+async def test_a_reading_that_fails_fails_for_all_who_wait(redis: Redis) -> None:
+    """And the next one tries anew."""
+    baselines = Baselines(redis, retention_ms=RETENTION_MS)
+    read = baselines._read
+
+    async def broken(*_: Any) -> Any:
+        raise RedisConnectionError("gone")
+
+    baselines._read = broken  # type: ignore[method-assign, assignment]
+    both = (baselines.ladder(LADDER, DAY) for _ in range(2))
+    found = await asyncio.gather(*both, return_exceptions=True)
+    assert [type(each) for each in found] == [RedisConnectionError] * 2
+    baselines._read = read  # type: ignore[method-assign]
+    assert (await baselines.ladder(LADDER, DAY)).calls == 0
 
 
 async def test_memory_of_this_process_is_bounded(

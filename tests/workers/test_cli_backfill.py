@@ -139,7 +139,7 @@ def test_what_breaks_it_off_is_said(
 ) -> None:
     """In one line, with an exit code of its own."""
 
-    async def broken(*_: Any) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(past, "learn", broken)

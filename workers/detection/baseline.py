@@ -49,7 +49,8 @@ def weight_of(day: int) -> int:
 
 def scale_of(sheet: int, day: int) -> float:
     """What turns a sheet's weights into calls of today."""
-    return 2 ** ((sheet * DAYS - day) / HALF_LIFE_DAYS) / _FIRST_WEIGHT
+    # A sheet of the future, by a clock that was wrong, counts as today's.
+    return 2 ** (min(0, sheet * DAYS - day) / HALF_LIFE_DAYS) / _FIRST_WEIGHT
 
 
 @dataclass(slots=True)

@@ -32,14 +32,15 @@ def line(
     per_minute: float = 0.1,
     rate: str | None = "0.1",
     turns: Sequence[float] = (),
+    assistant_minute: float = 0.05,
     model: str = "openai/gpt-4o",
     extra: Sequence[dict[str, Any]] = (),
     currency: str = "USD",
     **webhook: Any,
 ) -> dict[str, Any]:
     """A session as a line of the public file: a phone leg, and maybe an assistant with turns."""
-    seconds = round(minutes * 60)
-    started = math.ceil(minutes) if minutes else 0
+    seconds = math.ceil(minutes * 60)
+    started = -(-seconds // 60)
 
     def spend(amount: float) -> str:
         return f"{amount:.9f}"
@@ -59,11 +60,8 @@ def line(
             node("inference", spend(each), id=f"turn-{number}-{place}", model=model)
             for place, each in enumerate(turns)
         ]
-        nodes.append(
-            node(
-                "ai-voice-assistant", spend(0.05 * started), *thinking, id="conv", call_sec=seconds
-            )
-        )
+        minute = spend(assistant_minute * started)
+        nodes.append(node("ai-voice-assistant", minute, *thinking, id="conv", call_sec=seconds))
     root = node("call-session", "0", *nodes, id=f"s{number}", currency=currency)
     return {
         "started_at": iso(end_ms - seconds * 1000),

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from random import Random
 
@@ -147,6 +148,15 @@ def test_recent_days_weigh_more() -> None:
             day = today - age
             weight = weight_of(day) * scale_of(sheet_of(day), today)
             assert math.isclose(weight, 0.5 ** (age / 7), rel_tol=0.03)
+
+
+@pytest.mark.parametrize("day", [0, TODAY - 20_000, TODAY + 20_000])
+def test_a_clock_that_was_wrong_ends_nothing(day: int) -> None:
+    """A call of another century is counted, and the others are read."""
+    sheets = learned([COMMON] * 30 + [replace(COMMON, day=day)])
+    found = usual(sheets)
+    assert found.calls == 31
+    assert found.spreads["total"].middle == log_middle_of(0)
 
 
 def test_calls_and_days_are_counted_as_they_are() -> None:
