@@ -49,11 +49,12 @@ _KEPT_MS: Final = 86_400_000
 #
 # allow() takes as many of `want` permits as there are, but for a `spare` part in the first half of
 # a window: without it those who begin would leave nothing to those who have one more question; and
-# but for a `left_over` part in all of it, which whoever is in no hurry leaves to all others. A
+# whoever is in no hurry leaves others a `leave` part of each window at any time, and of the rest as
+# much as there is of the window: what they did not need so far is what it gets. A
 # new window begins by itself; one whose limit is not known (a 429 without headers) lets one
 # question find out.
 ALLOW: Final = f"""
-local function allow(gate, now, want, spare, left_over)
+local function allow(gate, now, want, spare, leave)
   if want < 1 then return 0 end
   local f = redis.call('HMGET', gate, 'since', 'until', 'reset', 'left', 'limit', 'window', 'late')
   local shut, reset = f[1], tonumber(f[3] or nil)
@@ -72,9 +73,11 @@ local function allow(gate, now, want, spare, left_over)
       left, reset = 1, now + {_PROBE_MS}
       redis.call('HSET', gate, 'trial', '1')
     end
-    local kept = limit and math.floor(limit * (left_over or 0)) or 0
-    if limit and now < reset - window / 2 then
-      kept = math.max(kept, math.floor(limit * spare))
+    local kept = 0
+    if limit and leave then
+      kept = math.floor(limit * (leave + (1 - leave) * math.min(1, (reset - now) / window)))
+    elseif limit and now < reset - window / 2 then
+      kept = math.floor(limit * spare)
     end
     want = math.max(0, math.min(want, left - kept))
     if window and now > reset - 2 * {_SECOND_MS} then late = late + want end
@@ -93,9 +96,14 @@ _TAKE: Final = (
     + ALLOW
     + """
 local now = clock(ARGV[1])
-if allow(KEYS[1], now, 1, 0, tonumber(ARGV[2])) == 1 then return 0 end
-local f = redis.call('HMGET', KEYS[1], 'since', 'until', 'reset')
+local leave = tonumber(ARGV[2])
+if allow(KEYS[1], now, 1, 0, leave) == 1 then return 0 end
+local f = redis.call('HMGET', KEYS[1], 'since', 'until', 'reset', 'left', 'limit', 'window')
 local free = math.max(f[1] and tonumber(f[2]) or 0, tonumber(f[3] or 0))
+if leave and f[5] and not f[1] then
+  local rest = (tonumber(f[4]) / tonumber(f[5]) - leave) / (1 - leave)
+  if rest > 0 then free = free - rest * tonumber(f[6]) + 1 end
+end
 return math.max(1, math.ceil(free - now))
 """
 )
@@ -233,12 +241,14 @@ class Gate:
         self._take = BatchedScript(redis, _TAKE)
         self._learn = BatchedScript(redis, _LEARN)
 
-    async def take(self, *, leave: float = 0.0, now_ms: int | None = None) -> int:
+    async def take(self, *, leave: float | None = None, now_ms: int | None = None) -> int:
         """Take a permit for one question; 0, or the milliseconds until it is worth trying again.
 
-        `leave`: the part of each window, 0 to 1, that is left to others.
+        `leave`, from 0 to below 1, is for questions that are in no hurry: that part of a window is
+        always left to others, and so is their share of what is to come of it.
         """
-        return int(await self._take(keys=[self.key], args=[_given(now_ms), str(leave)]))
+        left = "" if leave is None else str(leave)
+        return int(await self._take(keys=[self.key], args=[_given(now_ms), left]))
 
     async def learn(
         self,

@@ -9,7 +9,7 @@ what is strange by what came before it does not teach.
 import asyncio
 import enum
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Final, Protocol, TypeAlias
@@ -39,8 +39,8 @@ from workers.settle import Schedule
 from workers.tree import build_tree
 
 AT_ONCE: Final = 16
-LEAVE: Final = 0.5
-"""The part of each window of a rate limit that is left to the workers."""
+LEAVE: Final = 0.25
+"""The part of each window of a rate limit that is the workers' at any time."""
 _TRIES: Final = 4
 """A session that alone gets no answer so often is left."""
 
@@ -174,12 +174,14 @@ _Prepared: TypeAlias = _Material | _Aside | CameTo
 class Patient:
     """Asks as often as there is a point in it. Raises Stopped, and _Unanswered for a session.
 
-    What keeps us from a part of a session is handed on: the session is asked for anyway.
+    What keeps us from a part of a session is handed on: the session is asked for anyway. Whoever
+    meets a rate limit waits in a row, so that none waits for ever while others are luckier.
     """
 
     telnyx: Analyses
     waiting: Callable[[float, str], None]
     sleep: Sleep
+    row: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def analysis(
         self,
@@ -190,20 +192,36 @@ class Patient:
         permitted: bool = False,
     ) -> Meaning:
         """As `TelnyxClient.analysis`."""
-        waited, times = 0.0, 0
-        while True:
-            meaning = await self.telnyx.analysis(
+
+        async def ask() -> Meaning:
+            return await self.telnyx.analysis(
                 record_type, event_id, date_time=date_time, permitted=permitted
             )
+
+        meaning = await ask()
+        if isinstance(meaning, RateLimited):
+            async with self.row:
+                meaning = await self._asked(ask)
+        else:
+            meaning = await self._asked(ask, meaning)
+        return _given_up(meaning) if record_type == CALL_SESSION else meaning
+
+    async def _asked(
+        self, ask: Callable[[], Awaitable[Meaning]], meaning: Meaning | None = None
+    ) -> Meaning:
+        """What it means after all patience."""
+        waited, times = 0.0, 0
+        while True:
+            meaning = meaning or await ask()
             times += 1
             seconds = seconds_to_wait(meaning, times - 1)
             if _is_alone(meaning) and times >= _TRIES:
                 seconds = None
             if seconds is None or waited + seconds > PATIENCE_SECONDS:
-                return _given_up(meaning) if record_type == CALL_SESSION else meaning
+                return meaning
             self.waiting(seconds, getattr(meaning, "reason", ""))
             await self.sleep(seconds)
-            waited += seconds
+            waited, meaning = waited + seconds, None
 
 
 def _is_alone(meaning: Meaning) -> bool:

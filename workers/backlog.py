@@ -26,7 +26,7 @@ from workers.span import Span
 from workers.walk import Progress
 
 MOST_SESSIONS: Final = 20_000
-"""Some twenty megabytes."""
+"""Some 24 MB."""
 KEPT_MS: Final = 7 * 86_400_000
 
 _JOB: Final = "list"

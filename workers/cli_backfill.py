@@ -71,7 +71,7 @@ def backfill(
 
     Reads the account's calls from Telnyx's lists, asks for the cost of each and learns from it, by
     the calls' ends. Nothing is alerted, and no session appears. What is strange by the calls before
-    it is kept apart. Half of a rate limit is left to the workers.
+    it is kept apart. Of a rate limit it takes what the workers leave.
 
     Needs TELNYX_API_KEY and the service's REDIS_URL and policy. Stopped early, it exits with 1;
     called again, it goes on where it stopped. Nothing is learned twice.

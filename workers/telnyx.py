@@ -62,7 +62,7 @@ class TelnyxClient:
 
     `observe` is told the meaning's name and the seconds that each question took. With `gates` a
     question needs a permit and may be answered without being asked: `RateLimited`. Redis' errors
-    then pass through. `leave` is the part of each window of a rate limit that is left to others.
+    then pass through. `leave` is for questions that are in no hurry, see `Gate.take`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TelnyxClient:
         connections: int = 100,
         observe: Observe | None = None,
         gates: Gates | None = None,
-        leave: float = 0.0,
+        leave: float | None = None,
     ) -> None:
         self._base = api_url.rstrip("/")
         self._timeouts = timeouts or Timeouts()

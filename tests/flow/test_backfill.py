@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 
 _DATABASE = 15
 _WINDOW_SECONDS = 2.0
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Past:
         """What it wrote."""
         process = self.command(*arguments)
         process.start()
-        assert await asyncio.to_thread(process.wait) == code, process.last_lines
+        assert await asyncio.to_thread(process.wait, _PATIENCE_SECONDS) == code, process.last_lines
         return process.lines
 
     async def report(self, *arguments: str) -> dict[str, Any]:
@@ -79,23 +80,19 @@ async def past(outside: Outside) -> AsyncIterator[Past]:
     await redis.aclose()
 
 
-async def test_the_past_is_learned_within_half_of_a_rate_limit(past: Past) -> None:
-    """No question is refused, no window is more than half used; the numbers add up."""
+async def test_the_past_is_learned_within_a_rate_limit(past: Past) -> None:
+    """No question is refused, a part of each window is left to workers; the numbers add up."""
     past.calls(30)
-    past.world.telnyx.limit(20, _WINDOW_SECONDS)
-    dry = await past.run("--dry-run")
-    assert "would be asked of Telnyx 30" in " ".join(" ".join(dry).split())
-    assert past.asked() == []
-    assert {key for key in await past.keys() if ":telnyx:" not in key} == set()
+    past.world.telnyx.limit(24, _WINDOW_SECONDS, ["analysis"])
     report = await past.report()
     assert (report["outcome"], report["found"], report["left"]) == ("whole", 30, 0)
     assert report["sessions"]["learned"] + report["sessions"]["apart"] == 30
     assert report["cohorts_with_a_say"] >= 1
     assert {request.status for request in past.world.telnyx.requests} == {200}
     windows = Counter(int(request.at // _WINDOW_SECONDS) for request in past.asked())
-    # The first answers tell of the limit while others are under way.
-    assert max(windows.values()) <= 20
-    assert sum(windows.values()) == 30
+    # A quarter is theirs. The first answers tell of the limit while others are under way.
+    assert max(count for window, count in windows.items() if window > min(windows)) <= 18
+    assert len(past.asked()) == 30
     families = {keys.family_of(key) for key in await past.keys()}
     names = {family.name for family in families if family}
     assert not names & {keys.SESSIONS, keys.DUE, keys.ENDED, keys.OUTBOX, keys.ALERTS}
@@ -111,7 +108,7 @@ async def test_an_interrupted_run_goes_on(past: Past) -> None:
         lambda: "100 of 120 sessions" in process.lines, description="a hundred sessions"
     )
     process.send_signal(signal.SIGINT)
-    assert await asyncio.to_thread(process.wait) == 130
+    assert await asyncio.to_thread(process.wait, _PATIENCE_SECONDS) == 130
     assert process.lines[-1] == "interrupted: called again, it goes on where it stopped"
     assert not await past.redis.exists(keys.BACKFILL_LEASE)
     past.world.telnyx.latency_seconds = 0

@@ -59,23 +59,35 @@ async def test_what_is_left_of_a_window_may_be_spent_at_once(gate: Gate) -> None
     assert await spend(gate, now_ms=NOW + wait_ms) == 40
 
 
-async def test_whoever_is_in_no_hurry_leaves_a_part_of_each_window(gate: Gate) -> None:
-    """It takes what the others leave, at most its own part; they get the rest at any time."""
-    await gate.learn(Heard.FINE, window=window(remaining=40), now_ms=NOW)
+async def patiently(gate: Gate, now_ms: int) -> int:
+    """How many permits there are for whoever is in no hurry."""
+    for taken in range(100):
+        if await gate.take(leave=0.25, now_ms=now_ms):
+            return taken
+    return 100
 
-    async def patient(now_ms: int) -> int:
-        for taken in range(100):
-            if await gate.take(leave=0.5, now_ms=now_ms):
-                return taken
-        return 100
 
-    assert await patient(NOW) == 20
-    assert await patient(NOW + 35_000) == 0
-    assert await spend(gate, now_ms=NOW + 35_000) == 20
-    following = NOW + MINUTE
-    assert await spend(gate, now_ms=following, most=25) == 25
-    assert await patient(following) == 0
-    assert await patient(following + MINUTE) == 20
+async def test_whoever_is_in_no_hurry_takes_what_others_did_not_need(gate: Gate) -> None:
+    """A quarter is always theirs, and of the rest as much as there is of the window."""
+    await gate.learn(Heard.FINE, window=window(remaining=40, reset_s=59), now_ms=NOW)
+    assert await patiently(gate, NOW) == 0
+    assert await patiently(gate, NOW + 30_000) == 15
+    assert await spend(gate, now_ms=NOW + 31_000, most=10) == 10
+    assert await patiently(gate, NOW + 40_000) == 0
+    assert await patiently(gate, NOW + 59_999) == 5
+    assert await spend(gate, now_ms=NOW + 59_999) == 10
+
+
+async def test_a_patient_question_hears_when_it_is_its_turn(gate: Gate) -> None:
+    """Then, and not before, there is a permit; where nothing will be left, in the next window."""
+    await gate.learn(Heard.FINE, window=window(remaining=40, reset_s=59), now_ms=NOW)
+    at_ms = NOW
+    for _ in range(31):
+        while wait_ms := await gate.take(leave=0.25, now_ms=at_ms):
+            assert await gate.take(leave=0.25, now_ms=at_ms + wait_ms - 3)
+            at_ms += wait_ms
+    # The thirty-first is of the next window, to which Telnyx may count the thirtieth.
+    assert at_ms == NOW + MINUTE + 2_001
 
 
 async def test_windows_follow_each_other(gate: Gate) -> None:
