@@ -379,7 +379,8 @@ class Conclusion:
     `next_due_ms` is None where the session has reached a terminal `state`. `recheck_ms` is when the
     cost is looked at once more all the same. `answered` says that Session Analysis gave an answer,
     which uses up a pulled-forward fetch. `spend` replaces what the session has counted for so far;
-    None leaves that as it is. An alert without a `cap` is made in any case.
+    None leaves that as it is. An alert without a `cap` is made in any case. `muted` says that
+    there would have been one.
     """
 
     state: State
@@ -393,6 +394,7 @@ class Conclusion:
     recheck_ms: int | None = None
     spend: Spend | None = None
     cap: Cap | None = None
+    muted: bool = False
 
 
 def moment(milliseconds: int) -> datetime:

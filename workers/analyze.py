@@ -172,6 +172,9 @@ class Analyst:
         if conclusion.alert and concluded is not Concluded.CAPPED:
             self.metrics.alerts.labels(conclusion.alert.severity).inc()
             _log.warning("alert decided", alert_id=conclusion.alert.id)
+        if conclusion.muted:
+            self.metrics.muted.inc()
+            _log.info("alert muted")
         if session.state is State.VERDICT:
             return self._rechecked(attempt, conclusion)
         if conclusion.state is State.OPEN:

@@ -92,7 +92,7 @@ local function place(name)
 end
 local function add(key, field, by, may_be_new)
   if not may_be_new and redis.call('HEXISTS', key, field) == 0 then return end
-  if redis.call('HINCRBY', key, field, string.format('%.0f', by)) == 0 then
+  if redis.call('HINCRBY', key, field, by) == 0 then
     redis.call('HDEL', key, field)
   end
 end

@@ -104,7 +104,8 @@ def _muted(
     if mute is None:
         return conclusion
     said = msgspec.structs.replace(verdict, remarks=(*verdict.remarks, words_of(mute)))
-    return replace(conclusion, verdict=said, alert=None, cap=None)
+    would_tell = conclusion.alert is not None
+    return replace(conclusion, verdict=said, alert=None, cap=None, muted=would_tell)
 
 
 def _final(session: Session, attempt: Attempt, rules: Rules, now_ms: int) -> Found | None:

@@ -224,6 +224,11 @@ class WorkerMetrics:
             "outcome",
             LESSONS,
         )
+        self.muted = Counter(
+            "tollwatch_alerts_muted",
+            "Alerts that were not made since somebody had planned such calls",
+            registry=registry,
+        )
         self.capped = Counter(
             "tollwatch_alerts_capped",
             "Alerts from what was learned that were one too many for a day",

@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from redis.asyncio import Redis
 
-from service.records import Call, Session, State, moment
+from service.records import Call, State, moment
 from workers.analysis import Unreadable, decode_analysis
 from workers.baselines import Baselines
 from workers.detection.mutes import Mute
@@ -48,17 +48,16 @@ async def say(redis: Redis, baselines: Baselines, wish: Wish, *, now_ms: int) ->
     if wish.is_ == "undo":
         return await _undo(book, wish)
     known = await look_up(redis, wish.session_id)
-    if known is None:
-        raise CannotSay(f"no session {wish.session_id} is known")
     by, note = wish.by[:_LONGEST_NAME], wish.note[:_LONGEST_NOTE]
     if wish.is_ == "planned":
+        if known is None:
+            raise CannotSay(f"no session {wish.session_id} is known")
         mute = _mute(known, wish, by, note, now_ms)
         await book.plan(Feedback(wish.session_id, wish.is_, by, now_ms, note, mute))
         return (
             f"planned: nobody is told of calls of {mute.cohort} that end from "
             f"{_utc(mute.from_ms)} until {_utc(mute.until_ms)}, whatever they cost"
         )
-    _must_be_judged(known.session)
     said = Feedback(wish.session_id, wish.is_, by, now_ms, note)
     try:
         if wish.is_ == "anomaly":
@@ -66,22 +65,26 @@ async def say(redis: Redis, baselines: Baselines, wish: Wish, *, now_ms: int) ->
             return "anomaly: nothing is learned from it"
         done = await book.expect(said)
     except NothingTaught as error:
-        raise CannotSay(
-            f"session {wish.session_id} has taught nothing: its cost was not compared with others, "
-            "or that is longer ago than TOLLWATCH_RETENTION_DAYS"
-        ) from error
+        raise CannotSay(_nothing_taught(wish.session_id, known)) from error
     return f"expected: it counts {done.times:,} times among the usual calls, and less every day"
+
+
+def _nothing_taught(session_id: str, known: Known | None) -> str:
+    # One from before the first webhook, of a backfill, has taught without being known.
+    if known is None:
+        return f"no session {session_id} is known"
+    if known.session.state is State.OPEN:
+        return f"session {session_id} has no verdict yet: say it when it has one"
+    return (
+        f"session {session_id} has taught nothing: its cost was not compared with others, or that "
+        "is longer ago than TOLLWATCH_RETENTION_DAYS"
+    )
 
 
 async def _undo(book: FeedbackBook, wish: Wish) -> str:
     if not await book.undo(wish.session_id):
         raise CannotSay(f"nothing was said of session {wish.session_id}")
     return "undone: as if nothing had been said"
-
-
-def _must_be_judged(session: Session) -> None:
-    if session.state is not State.VERDICT:
-        raise CannotSay(f"session {session.id} has no verdict yet: say it when it has one")
 
 
 def _mute(known: Known, wish: Wish, by: str, note: str, now_ms: int) -> Mute:

@@ -400,3 +400,5 @@ async def test_what_is_planned_is_not_told(
     assert bool([id async for id in stage.store.alert_ids()]) is told
     assert bool(session.alerted) is told
     assert any("planned by ada" in remark for remark in session.verdict.remarks) is not told
+    muted = stage.registry.get_sample_value("tollwatch_alerts_muted_total")
+    assert bool(muted) is not told

@@ -26,6 +26,7 @@ from tests.workers.detection.calls import (
 from workers.backtest import Backtest, OutOfOrder
 from workers.backtest_view import Tally
 from workers.cli import app
+from workers.detection.leaning import LEAST_CALLS
 from workers.policy import BUILT_IN, Budget
 
 EVERY_MS = HOUR_MS // 4
@@ -92,6 +93,21 @@ def test_what_was_told_does_not_teach() -> None:
     assert test.memory._calls["account"] == 40
 
 
+def test_what_is_listed_does_not_teach_either() -> None:
+    """Unlikely is unlikely, whether or not enough money is in it."""
+    test, said = taught([*steady(200), recorded(200, BEGIN_MS + 60 * HOUR_MS, minutes=4)])
+    assert said[-1].verdict.reasons
+    assert said[-1].verdict.severity is None
+    assert test.memory._calls["account"] == 200
+
+
+def test_what_a_ceiling_tells_does_not_teach_either() -> None:
+    """Although it is as usual as can be: only what a cohort needs for a say."""
+    policy = UNBOUND.model_copy(update={"max_session_cost": Decimal("0.1")})
+    test, _ = taught(steady(60), policy)
+    assert test.memory._calls["account"] == LEAST_CALLS
+
+
 def test_budgets_are_findings_in_order() -> None:
     """Each rung as it is crossed, by money that counts whatever is thought of the session."""
     policy = UNBOUND.model_copy(update={"budgets": (Budget(per="day", amount=Decimal(2)),)})
@@ -128,6 +144,7 @@ def test_ndjson_is_the_public_format(tmp_path: Path) -> None:
         assert isinstance(each["score"], int | float)
         assert Decimal(each["excess"]) >= 0
         assert each["score"] >= 0
+        assert round(each["score"], 3) == each["score"]
     dear = sessions[41]
     assert (dear["anomalous"], dear["severity"]) == (True, "medium")
     assert Decimal(dear["excess"]) == pytest.approx(Decimal("2.80"), abs=Decimal("0.01"))

@@ -189,10 +189,19 @@ def test_an_anomaly_is_not_learned(learned: Learned, monkeypatch: pytest.MonkeyP
     assert again.by == f"uid {os.getuid()}"
 
 
+def test_a_session_of_a_backfill_is_one(learned: Learned) -> None:
+    """What taught before the first webhook can be said to be an anomaly, too."""
+    learned.run("feedback", "s7", "anomaly")
+    assert learned.calls() == 39
+    learned.run("feedback", "s7", "undo")
+    assert learned.calls() == 40
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("unknown", "expected"), "no session unknown is known"),
+        (("unknown", "planned", "--for", "2h"), "no session unknown is known"),
         (("open", "anomaly"), "session open has no verdict yet"),
         (("bare", "expected"), "session bare has taught nothing"),
         (("bare", "anomaly"), "session bare has taught nothing"),

@@ -84,6 +84,7 @@ async def test_what_is_expected_counts_as_often_as_it_takes(desk: Desk) -> None:
 
 async def test_saying_it_twice_counts_once(desk: Desk) -> None:
     """A command that was broken off is repeated: it sets what it changes, and adds nothing."""
+    await desk.teach(10)
     first = await desk.say(word("expected"))
     learned = await desk.learned()
     assert await desk.say(word("expected")) == first

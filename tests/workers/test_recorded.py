@@ -68,6 +68,11 @@ def test_a_line_tells_the_call_and_its_cost() -> None:
     assert found.called == "+4930123456"
 
 
+def test_the_webhook_names_the_session() -> None:
+    """An analysis may have been asked for by another id."""
+    assert read(changed("webhook", "call_session_id", to="other")).call.session_id == "other"
+
+
 def test_what_export_writes_is_read_again() -> None:
     """The same call, although its numbers are masked and its countries stand beside them."""
     ended = event(

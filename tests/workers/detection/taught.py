@@ -9,7 +9,7 @@ from service.records import Call, Verdict
 from tests.samples import analysis, node
 from workers.analysis import decode_analysis
 from workers.backtest import Backtest
-from workers.detection.opinion import Gates, opinion_of
+from workers.detection.opinion import Gates, Opinion, opinion_of
 from workers.judge import Case, judge, measured_of
 from workers.policy import BUILT_IN
 from workers.products import CALL_SESSION
@@ -18,6 +18,7 @@ from workers.tree import build_tree
 
 DAY_MS = 86_400_000
 FIRST_MS = 20_700 * DAY_MS
+LATER_MS = FIRST_MS + 4 * DAY_MS
 ASSISTANT = "assistant-1"
 QUIET_CEILINGS = BUILT_IN.model_copy(update={"ceilings": (), "max_session_cost": Decimal(1000)})
 
@@ -87,11 +88,16 @@ def taught(calls: int = 181, days: int = 4, *, more: tuple[dict[str, Any], ...] 
 
 def said_of(test: Backtest, answer: dict[str, Any], *, country: str = "US") -> Verdict:
     """The verdict on one more call, which teaches nothing."""
-    at_ms = FIRST_MS + 4 * DAY_MS
-    one = recorded(answer, at_ms, country=country)
+    one = recorded(answer, LATER_MS, country=country)
     case = Case(tree=one.tree, call=one.call)
-    measured = measured_of(case, test.policy)
+    opinion = opinion_on(test, answer, country=country)
+    return judge(case, test.policy, opinion, at_ms=LATER_MS)
+
+
+def opinion_on(test: Backtest, answer: dict[str, Any], *, country: str = "US") -> Opinion:
+    """What is thought of that call by what was learned."""
+    one = recorded(answer, LATER_MS, country=country)
+    measured = measured_of(Case(tree=one.tree, call=one.call), test.policy)
     assert measured
-    ladder = test.memory.ladder(measured.ladder, at_ms // DAY_MS)
-    opinion = opinion_of(measured, ladder, Gates.of(test.policy))
-    return judge(case, test.policy, opinion, at_ms=at_ms)
+    ladder = test.memory.ladder(measured.ladder, LATER_MS // DAY_MS)
+    return opinion_of(measured, ladder, Gates.of(test.policy))

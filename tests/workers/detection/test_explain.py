@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from tests.samples import node
-from tests.workers.detection.taught import call_of, free_call, said_of, taught
+from tests.workers.detection.taught import call_of, free_call, opinion_on, said_of, taught
 from workers.backtest import Backtest
 from workers.blocks import LONGEST_SENTENCE
-from workers.detection.explain import cohort_in_words
+from workers.detection.explain import change_in_words, cohort_in_words
 
 _WHOSE = "assistant-1's outbound calls to US (181 calls in 4 days"
 
@@ -131,6 +131,10 @@ def test_what_was_billed_too_long() -> None:
     with_recording = taught(60, more=(node("recording", "0.006", **fair),))
     odd = node("recording", "0.06", **fair | {"billed_sec": 1800})
     told = sentences(with_recording, call_of(more=(odd,)))
+    opinion = opinion_on(with_recording, call_of(more=(odd,)))
+    billing = next(each for each in opinion.unlikely if each.code == "unusual_billing")
+    changed = change_in_words(billing, opinion.measured, "USD")
+    assert changed.startswith("Recording billed for 10 times its real duration is the new normal")
     assert told["unusual_billing"].startswith(
         "Recording was billed for 10 times its started minutes, usual are 1.0 times for "
         "assistant-1's outbound calls to US ("
@@ -172,3 +176,32 @@ def test_no_sentence_is_longer_than_a_message_shows(learned: Backtest) -> None:
 def test_a_cohort_in_words(cohort: str, words: str) -> None:
     """Whose calls, which way, of what kind, and where to."""
     assert cohort_in_words(cohort) == words
+
+
+@pytest.mark.parametrize(
+    ("answer", "country", "code", "words"),
+    [
+        (call_of(57, 412), "US", "unusual_cost", "A cost of 3.75 USD instead of 0.17"),
+        (call_of(1, 4, rate="0.40"), "US", "unusual_cost_per_minute",
+         "A cost of 0.411 USD a minute instead of 0.056"),
+        (call_of(57, 5), "US", "unusual_product_cost", "AI minutes at 2.85 USD instead of 0.15"),
+        (call_of(57, 412), "US", "unusual_events", "Inference with 412 turns instead of 5"),
+        (call_of(a_turn="0.09"), "US", "unusual_cost_per_event",
+         "Inference at 0.09 USD for each event instead of 0.0015"),
+        (call_of(rate="1.00"), "US", "unknown_rate", "AI minutes at 1.00 USD instead of 0.05"),
+        (call_of(more=(node("media-streaming", "0.40", id="m"),)), "US", "new_product",
+         "Product Media streaming"),
+        (call_of(model="large"), "US", "new_model", "Model large"),
+        (call_of(sip_rate="0.9"), "CU", "new_country", "Country CU"),
+        (call_of(turns=0), "US", "missing_product", "No Inference"),
+        (free_call(), "US", "missing_cost", "No cost at all"),
+    ],
+)  # fmt: skip
+def test_a_change_is_said_in_few_words(
+    learned: Backtest, answer: dict[str, Any], country: str, code: str, words: str
+) -> None:
+    """Whatever has become the new normal is named, with what it was before and for whom."""
+    opinion = opinion_on(learned, answer, country=country)
+    deviation = next(each for each in opinion.unlikely if each.code == code)
+    told = change_in_words(deviation, opinion.measured, "USD")
+    assert told.startswith(f"{words} is the new normal for assistant-1's outbound calls")

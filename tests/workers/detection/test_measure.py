@@ -61,6 +61,13 @@ def test_an_assistants_call_in_numbers() -> None:
     }
 
 
+def test_a_model_has_two_names() -> None:
+    """Inference records say `model`, those of a conversation `llm_model`."""
+    extra = [node("ai-voice-assistant", "0.1", id="x", llm_model="m2")]
+    models = [t for t in measured(recorded(turns=(0.1,), extra=extra)).traits if "model:" in t]
+    assert models == ["model:m2", "model:openai/gpt-4o"]
+
+
 def test_started_minutes_are_what_is_paid_for() -> None:
     """A call of seconds counts as a minute, one of 61 as two."""
     call = recorded(minutes=1)

@@ -1,5 +1,7 @@
 """Whether a session is told: it must be unlikely, and it must matter."""
 
+import math
+from copy import deepcopy
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
@@ -12,6 +14,7 @@ from service.records import Severity, Verdict
 from tests.samples import node
 from tests.workers.detection.calls import BEGIN_MS, HOUR_MS, UNBOUND, lognormal, recorded, taught
 from workers.backtest import score_of
+from workers.detection.deviation import Deviation
 from workers.detection.opinion import Gates, Opinion, opinion_of
 from workers.judge import Case, judge, measured_of
 from workers.policy import Policy, Steps
@@ -116,6 +119,59 @@ def test_more_looks_need_more_evidence() -> None:
     many = opinion(case(minutes=30, extra=parts))
     named = [{each.name for each in found.unlikely} for found in (plain, many)]
     assert "total" in named[0] - named[1]
+
+
+def named(name: str, **what: Any) -> Deviation:
+    (found,) = [each for each in opinion(case(**what)).unlikely if each.name == name]
+    return found
+
+
+def test_the_excess_is_that_of_the_whole_call() -> None:
+    """What is too dear by the minute or the event is so for each minute and each event."""
+    by_minute = named("per_minute", per_minute=0.5, rate="0.5")
+    over = by_minute.observed - by_minute.expected
+    assert by_minute.excess == pytest.approx(5 * over)
+    by_event = named("each:inference", turns=(0.5, 0.5, 0.5))
+    assert by_event.excess == pytest.approx(3 * (0.5 - by_event.expected))
+    assert by_event.excess == pytest.approx(1.45, abs=0.05)
+
+
+def test_of_events_the_excess_is_their_share_of_the_cost() -> None:
+    """Sixty turns instead of two: the money in the other fifty-eight."""
+    loop = named("events:inference", turns=(0.05,) * 60)
+    assert loop.excess == pytest.approx(58 * 0.05, rel=0.02)
+
+
+def test_traits_are_four_looks() -> None:
+    """Prices, new and missing things, no cost at all: each is believed less for the others."""
+    found = opinion(case(extra=[node("recording", "2.5", id="r")]))
+    (new,) = [each for each in found.unlikely if each.code == "new_product"]
+    alone = replace(found.measured, values={})
+    again = opinion_of(alone, found.ladder, Gates.of(UNBOUND))
+    assert again.score == pytest.approx(-math.log10(4 * new.likelihood))
+
+
+def test_a_price_is_compared_with_the_nearest_known() -> None:
+    """Of several prices that were usual, the one that it differs least from, as a factor."""
+    prices = ("0.01", "0.1", "0.4")
+    test, _ = taught(
+        recorded(n, BEGIN_MS + n * HOUR_MS, per_minute=float(prices[n % 3]), rate=prices[n % 3])
+        for n in range(90)
+    )
+    for rate, expected in (("0.012", "0.01"), ("0.09", "0.1"), ("0.3", "0.4"), ("5", "0.4")):
+        copied = deepcopy(test)
+        judged = copied.session(recorded(99, BEGIN_MS + 99 * HOUR_MS, rate=rate))
+        (wrong,) = [r for r in judged.verdict.reasons if r.code == "unknown_rate"]
+        assert (wrong.observed, wrong.limit) == (Decimal(rate), Decimal(expected))
+
+
+def test_a_call_that_nobody_took_misses_nothing() -> None:
+    """It cost nothing, and has no assistant: as it should be."""
+    test, _ = taught(lognormal(300, Random(2)))
+    at_ms = BEGIN_MS + 400 * HOUR_MS
+    missed, free = (recorded(1, at_ms, minutes=m, per_minute=0) for m in (0, 30))
+    assert severities(deepcopy(test).session(free).verdict) == {"missing_cost": Severity.MEDIUM}
+    assert deepcopy(test).session(missed).verdict.reasons == ()
 
 
 def test_something_missing_is_told() -> None:
