@@ -8,6 +8,7 @@
 
 import os
 import time
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
@@ -97,7 +98,7 @@ def _judged(test: "Backtest", file: Path) -> "Iterator[Judged]":
             if line.isspace():
                 continue
             try:
-                yield test.session(read_line(line))
+                yield test.session(read_line(line.removeprefix(BOM_UTF8)))
             except Unreadable as error:
                 fail(f"{file}:{number}: {error}: mend or remove the line")
             except OutOfOrder as error:

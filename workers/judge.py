@@ -510,8 +510,12 @@ def measured_of(case: Case, policy: Policy) -> Measured | None:
 
 
 def is_strange(opinion: Opinion, verdict: Verdict) -> bool:
-    """Whether a session must not teach what is usual."""
-    return bool(opinion.unlikely or verdict.severity)
+    """Whether a session must not teach what is usual.
+
+    A ceiling alone says nothing of that: where every call crosses it, that is usual.
+    """
+    facts = (r for r in verdict.reasons if r.severity and r.code not in CEILINGS)
+    return bool(opinion.unlikely) or any(facts)
 
 
 def _unusual(case: Case, opinion: Opinion | None, policy: Policy) -> Iterator[Reason]:

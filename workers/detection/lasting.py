@@ -21,14 +21,16 @@ class Enough:
     hours: int
     """Different ones."""
     share: float
-    """Of the cohort's calls on those days."""
+    """Of all calls of the cohort since the day of the first."""
 
 
 _ENOUGH: Final = (
     Enough(calls=8, hours=4, share=0.5),
-    Enough(calls=12, hours=8, share=0.05),
+    Enough(calls=12, hours=8, share=0.02),
 )
 """Either of them: most calls have it, or it goes on and on in some."""
+_DAYS: Final = 14
+"""What is older than the latest by so much is no evidence any more."""
 
 
 @dataclass(slots=True)
@@ -65,9 +67,15 @@ class Change:
 
 def is_lasting(evidence: Evidence, days: Mapping[int, int]) -> bool:
     """Whether it is the new normal. `days`: the cohort's other calls, by day."""
-    hours = [hour for hour, calls in evidence.hours.items() if calls > 0]
-    calls = evidence.calls
-    others = sum(days.get(day, 0) for day in {hour // _HOURS_A_DAY for hour in hours})
+    latest = max(evidence.hours, default=0)
+    hours = {
+        hour: calls
+        for hour, calls in evidence.hours.items()
+        if calls > 0 and hour > latest - _DAYS * _HOURS_A_DAY
+    }
+    calls = sum(hours.values())
+    first, last = min(hours, default=0) // _HOURS_A_DAY, latest // _HOURS_A_DAY
+    others = sum(number for day, number in days.items() if first <= day <= last)
     return any(
         calls >= enough.calls
         and len(hours) >= enough.hours

@@ -13,7 +13,7 @@ from workers.detection.baseline import NARROWEST, Baseline, Spread
 
 LEAST_CALLS: Final = 20
 """With fewer calls a cohort has no say of its own, and is not shown as the one compared with."""
-_TRUST: Final = 3.0
+_TRUST: Final = 1.5
 """With each so many calls the coarser cohort's word counts half as much."""
 _BORROWED: Final = 8.0
 """The coarser cohort's spread counts as much as so many calls."""
@@ -64,9 +64,11 @@ def usual_of(name: str, ladder: Sequence[Baseline]) -> Usual | None:
         return None
     deviations = _deviations([spread for _, spread in known])
     words: list[Word] = []
-    rest = 1.0
+    rest, counted = 1.0, 0.0
     for (_, spread), deviation in zip(known, deviations, strict=True):
-        left = rest * 2 ** (-spread.calls / _TRUST)
+        # The calls that a coarser cohort shares with the finer one have had their say.
+        left = rest * 2 ** (-max(0.0, spread.calls - counted) / _TRUST)
+        counted = max(counted, spread.calls)
         # Neither the middle nor the deviation of few calls is well known.
         unsure = deviation * (1 + _UNSURE / math.sqrt(max(spread.calls, 1.0)))
         words.append(Word(rest - left, spread.middle, 1 / unsure))

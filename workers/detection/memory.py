@@ -24,7 +24,8 @@ class Memory:
         self.strange: dict[str, dict[str, Evidence]] = {}
         self._waiting: dict[str, list[Lesson]] = {}
         """Lessons that are counted when a baseline is next made: together they cost less."""
-        self._fitted: dict[str, tuple[Baseline, int]] = {}
+        self._fitted: dict[str, tuple[Baseline, int, int]] = {}
+        """With the number of calls, and the day, from which on it is made anew."""
         self._calls: dict[str, int] = {}
         self._ladders: dict[str, Ladder] = {}
 
@@ -71,11 +72,11 @@ class Memory:
         if not calls:
             return EMPTY
         fitted = self._fitted.get(name)
-        if fitted is not None and calls < fitted[1]:
+        if fitted is not None and calls < fitted[1] and day < fitted[2]:
             return fitted[0]
         self._count(name)
         baseline = fit(name, self.sheets[name], self.strange.get(name, {}), day)
-        self._fitted[name] = baseline, max(calls + 1, int(calls * _FRESH))
+        self._fitted[name] = baseline, max(calls + 1, int(calls * _FRESH)), day + 1
         return baseline
 
     def _count(self, name: str) -> None:

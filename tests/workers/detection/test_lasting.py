@@ -51,8 +51,8 @@ def test_evidence_can_be_taken_back(seen: Seen, more: tuple[int, int | None]) ->
         (7, 4, 0, False),  # too few
         (8, 3, 0, False),  # over too short a time
         (400, 3, 0, False),  # however many there are
-        (12, 8, 228, True),  # it goes on and on, in one of twenty
-        (12, 8, 229, False),
+        (12, 8, 588, True),  # it goes on and on, in one of fifty
+        (12, 8, 589, False),
         (11, 8, 100, False),
         (12, 7, 100, False),
     ],
@@ -77,3 +77,19 @@ def test_one_more_never_speaks_against_a_change(
     before = evidence(seen)
     if is_lasting(before, days) and hour // 24 in {each // 24 for each, _ in seen}:
         assert is_lasting(evidence([*seen, (hour, None)]), days)
+
+
+def test_an_accident_a_week_is_never_usual() -> None:
+    """However long it goes on: the quiet days between count, and what is old is no evidence."""
+    found = Evidence()
+    for week in range(60):
+        found.add(week * 7 * 24, 5)
+    assert not is_lasting(found, dict.fromkeys(range(60 * 7), 10))
+
+
+def test_what_came_and_ended_long_ago_is_no_evidence() -> None:
+    """Only the last two weeks tell what is usual now."""
+    found = evidence([(hour, None) for hour in range(12)])
+    assert is_lasting(found, {})
+    found.add(20 * 24, None)
+    assert not is_lasting(found, {})

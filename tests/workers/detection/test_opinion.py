@@ -114,9 +114,9 @@ def test_a_lower_wish_for_false_alerts_tells_less() -> None:
 
 def test_more_looks_need_more_evidence() -> None:
     """Of many things looked at one is always odd: each is believed less for it."""
-    plain = opinion(case(minutes=30))
+    plain = opinion(case(minutes=25))
     parts = [node(f"part-{place}", "0.0001", id=f"p{place}") for place in range(20)]
-    many = opinion(case(minutes=30, extra=parts))
+    many = opinion(case(minutes=25, extra=parts))
     named = [{each.name for each in found.unlikely} for found in (plain, many)]
     assert "total" in named[0] - named[1]
 
