@@ -12,8 +12,9 @@ from workers.detection.leaning import LEAST_CALLS
 from workers.detection.opinion import Opinion
 from workers.detection.sketch import bucket_of
 
-_FRESH: Final = 1.2
-"""A baseline is made anew when its cohort has so many times the calls."""
+_FRESH: Final = 1.25
+"""A baseline is made anew when its cohort has so many times the calls, or after some days."""
+_DAYS: Final = 3
 
 
 class Memory:
@@ -76,7 +77,7 @@ class Memory:
             return fitted[0]
         self._count(name)
         baseline = fit(name, self.sheets[name], self.strange.get(name, {}), day)
-        self._fitted[name] = baseline, max(calls + 1, int(calls * _FRESH)), day + 1
+        self._fitted[name] = baseline, max(calls + 1, int(calls * _FRESH)), day + _DAYS
         return baseline
 
     def _count(self, name: str) -> None:

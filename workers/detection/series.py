@@ -99,8 +99,8 @@ class Series:
     bursts: dict[tuple[int, int], int] = field(default_factory=dict)
     """By window in minutes and hour, the largest that was out of the ordinary; drops, too."""
     quiet: dict[int, int] = field(default_factory=dict)
-    """By window, how many calls are nothing to speak of in this quarter of an hour."""
-    quiet_quarter: int = 0
+    """By window, how many calls are nothing to speak of in this hour."""
+    quiet_hour: int = 0
     share: float = 0.0
     """Of the usual calls, how many came in the last hours, when that was looked at last."""
     _costs: dict[int, "Costs"] = field(default_factory=dict)
@@ -215,9 +215,9 @@ def surge(
     `prior` and `each` are what may be expected of a new one: calls per hour, and what one costs.
     """
     worst: Breach | None = None
-    quarter = minute // 15
-    if series.quiet_quarter != quarter:
-        series.quiet_quarter = quarter
+    hour = minute // 60
+    if series.quiet_hour != hour:
+        series.quiet_hour = hour
         series.quiet = {window.minutes: window.least - 1 for window in WINDOWS}
     most = sum(series.minutes.values())
     for window in WINDOWS:
