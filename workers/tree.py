@@ -79,6 +79,8 @@ class CostTree(msgspec.Struct, frozen=True, gc=False):
     mismatches: tuple[Mismatch, ...]
     products: tuple[ProductCost, ...]
     """Cost per product, the dearest first."""
+    real_seconds: int
+    """The longest duration that any record states: how long the call was."""
 
     @property
     def total(self) -> Decimal:
@@ -120,11 +122,6 @@ class CostTree(msgspec.Struct, frozen=True, gc=False):
     def has_product(self) -> frozenset[str]:
         """The products that occur."""
         return frozenset(event.product for event in self.events)
-
-    @property
-    def real_seconds(self) -> int:
-        """The longest duration that any record states: how long the call was."""
-        return max((event.real_seconds or 0 for event in self.events), default=0)
 
     @property
     def direction(self) -> str | None:
@@ -176,6 +173,7 @@ def build_tree(analysis: Analysis, root_type: str | None = None) -> CostTree:
         stated_count=count,
         mismatches=tuple(_mismatches(events, subtotals, total, currency, count)),
         products=_products(events, subtotals[0]),
+        real_seconds=max([event.real_seconds or 0 for event in events]),
     )
 
 

@@ -28,6 +28,7 @@ from workers.told import session_line
 SESSIONS: Final = 3000
 ROUNDS: Final = 8
 _COPIES: Final = 6
+_APART_MINUTES: Final = 23
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,14 @@ def run(sessions: int = SESSIONS, rounds: int = ROUNDS) -> Result:
 
 
 def _lines() -> Iterator[bytes]:
-    """By their ends. Few calls of a month have just eleven events, so each comes several times."""
+    """By their ends. Few calls of a month have just eleven events, so each comes several times.
+
+    Not close together: each would be a burst, which costs more to judge than calls as they come.
+    """
     month = make(CUSTOMERS["weekly"], TUNING_SEEDS[0])
     fitting = [line for line in month.lines() if line["analysis"]["meta"]["event_count"] == EVENTS]
-    copies = [(_later(line["ended_at"], n), n, line) for n in range(_COPIES) for line in fitting]
+    shifts = [_APART_MINUTES * copy for copy in range(_COPIES)]
+    copies = [(_later(line["ended_at"], n), n, line) for n in shifts for line in fitting]
     for end, number, line in sorted(copies, key=itemgetter(0)):
         start = _later(line["started_at"], number)
         yield msgspec.json.encode(line | {"started_at": start, "ended_at": end})

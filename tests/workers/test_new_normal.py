@@ -6,7 +6,7 @@ import pytest
 from service.records import Call
 from tests.samples import END_MS, assistant_call
 from workers.analysis import decode_analysis
-from workers.detection.baseline import Baseline
+from workers.detection.baseline import EMPTY, Baseline
 from workers.detection.deviation import Deviation
 from workers.detection.explain import LEARNED
 from workers.detection.lasting import Change
@@ -15,7 +15,7 @@ from workers.notices import new_normal_notice
 from workers.products import CALL_SESSION
 from workers.tree import build_tree
 
-COHORT = Baseline("*/outbound/DE/phone", 400, 20, {}, {}, {})
+COHORT = Baseline("*/outbound/DE/phone", 400, 20, EMPTY.spreads, {}, {})
 
 
 def measured() -> Measured:

@@ -122,6 +122,56 @@ class Spread:
     """99 % are below."""
 
 
+_NONE: Final[dict[int, int]] = {}
+
+
+class Spreads(Mapping[str, Spread]):
+    """The spreads of a cohort's measures, each made when it is first asked for: few ever are."""
+
+    def __init__(
+        self, sheets: Mapping[int, Sheet], lasting: Mapping[str, Evidence], today: int
+    ) -> None:
+        """`lasting`: what was kept out of the sheets and counts all the same, by measure."""
+        self._sketches = [
+            (sheet.sketches, scale_of(number, today)) for number, sheet in sheets.items()
+        ]
+        self._lasting = lasting
+        self._made: dict[str, Spread | None] = {}
+
+    def __getitem__(self, measure: str) -> Spread:
+        found = self.find(measure)
+        if found is None:
+            raise KeyError(measure)
+        return found
+
+    def find(self, measure: str) -> Spread | None:
+        """The spread of a measure; None where it is not known."""
+        try:
+            return self._made[measure]
+        except KeyError:
+            counts = self._counts(measure)
+            made = self._made[measure] = spread_of(counts) if counts else None
+            return made
+
+    def __iter__(self) -> Iterator[str]:
+        names = dict.fromkeys(name for sketches, _ in self._sketches for name in sketches)
+        return (name for name in names if self.find(name) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _counts(self, measure: str) -> dict[int, float]:
+        counts: dict[int, float] = {}
+        for sketches, scale in self._sketches:
+            for bucket, weight in sketches.get(measure, _NONE).items():
+                if weight > 0:
+                    counts[bucket] = counts.get(bucket, 0.0) + weight * scale
+        if measure in self._lasting:
+            for bucket, calls in self._lasting[measure].buckets.items():
+                counts[bucket] = counts.get(bucket, 0.0) + calls
+        return counts
+
+
 @dataclass(frozen=True, slots=True)
 class Baseline:
     """What is usual in one cohort."""
@@ -130,7 +180,7 @@ class Baseline:
     calls: int
     days: int
     """Over how many days, the first and the last included."""
-    spreads: Mapping[str, Spread]
+    spreads: Spreads
     traits: Mapping[str, int]
     once: Mapping[str, int]
     """By group of traits: how many of them occurred in one call only."""
@@ -138,7 +188,7 @@ class Baseline:
     """What was strange and has become usual: measures and traits."""
 
 
-EMPTY: Final = Baseline("", 0, 0, {}, {}, {})
+EMPTY: Final = Baseline("", 0, 0, Spreads({}, {}, 0), {}, {})
 
 
 def fit(
@@ -161,31 +211,11 @@ def fit(
         cohort=cohort,
         calls=sum(sheet.calls for sheet in kept.values()),
         days=max(seen) - min(seen) + 1 if seen else 0,
-        spreads=dict(_spreads(kept, lasting, today)),
+        spreads=Spreads(kept, lasting, today),
         traits=_added([learned, known]),
         once=_once(learned),
         changes=tuple(lasting),
     )
-
-
-def _spreads(
-    sheets: Mapping[int, Sheet], lasting: Mapping[str, Evidence], today: int
-) -> Iterator[tuple[str, Spread]]:
-    scales = [(sheet.sketches, scale_of(number, today)) for number, sheet in sheets.items()]
-    for name in dict.fromkeys(name for sketches, _ in scales for name in sketches):
-        counts: dict[int, float] = {}
-        for sketches, scale in scales:
-            for bucket, weight in sketches.get(name, _NONE).items():
-                if weight > 0:
-                    counts[bucket] = counts.get(bucket, 0.0) + weight * scale
-        if name in lasting:
-            for bucket, calls in lasting[name].buckets.items():
-                counts[bucket] = counts.get(bucket, 0.0) + calls
-        if counts:
-            yield name, spread_of(counts)
-
-
-_NONE: Final[dict[int, int]] = {}
 
 
 def spread_of(counts: Mapping[int, float]) -> Spread:

@@ -20,6 +20,8 @@ _BORROWED: Final = 8.0
 _GUESSED: Final = 0.7
 """A spread that nobody knows anything of."""
 _UNSURE: Final = 1.0
+_ENOUGH: Final = 300.0
+"""A cohort with so many calls leans on nobody."""
 _NOTHING: Final = 1e-9
 _ROOT_HALF: Final = math.sqrt(0.5)
 _LOOSE: Final = 1.8
@@ -59,7 +61,13 @@ class Usual:
 
 def usual_of(name: str, ladder: Sequence[Baseline]) -> Usual | None:
     """What the cohorts of a call, the finest first, say of a measure; None for not a word."""
-    known = [(b, spread) for b in ladder if (spread := b.spreads.get(name)) is not None]
+    known: list[tuple[Baseline, Spread]] = []
+    for each in ladder:
+        found = each.spreads.find(name)
+        if found is not None:
+            known.append((each, found))
+            if found.calls >= _ENOUGH:
+                break
     if not known:
         return None
     deviations = _deviations([spread for _, spread in known])
@@ -86,7 +94,8 @@ def _deviations(spreads: Sequence[Spread]) -> list[float]:
     A coarser cohort only tells something new by the calls that the finer one lacks.
     """
     found: list[float] = []
-    leaned_on = _GUESSED
+    last = spreads[-1]
+    leaned_on = last.deviation if last.calls >= _ENOUGH else _GUESSED
     for place in range(len(spreads) - 1, -1, -1):
         spread = spreads[place]
         found.append(_leaning(spread.deviation, spread.calls, leaned_on))

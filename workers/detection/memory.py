@@ -12,7 +12,7 @@ from workers.detection.leaning import LEAST_CALLS
 from workers.detection.opinion import Opinion
 from workers.detection.sketch import bucket_of
 
-_FRESH: Final = 1.25
+_FRESH: Final = 1.3
 """A baseline is made anew when its cohort has so many times the calls, or after some days."""
 _DAYS: Final = 3
 

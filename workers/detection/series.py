@@ -62,6 +62,10 @@ _ONE_CALL: Final = 0.2
 """A larger share of the squares is one dear call's, which has an alert of its own."""
 
 
+_LEAST: Final = {window.minutes: window.least - 1 for window in WINDOWS}
+"""By window, how many calls are never worth a look."""
+
+
 @dataclass(frozen=True, slots=True)
 class Breach:
     """How a series is out of the ordinary now. `usual` and `each` are what was expected."""
@@ -125,10 +129,18 @@ class Series:
         self.micros[hour] = self.micros.get(hour, 0) + micros
         self.squares[hour] = self.squares.get(hour, 0) + square(micros)
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether there is enough for any window to be worth a look."""
-        return sum(self.minutes.values()) >= WINDOWS[0].least
+    def stirs(self, minute: int) -> bool:
+        """Whether any window has more calls than are nothing to speak of in this hour."""
+        hour = minute // 60
+        if self.quiet_hour != hour:
+            self.quiet_hour = hour
+            self.quiet = dict(_LEAST)
+        # First what is quick: no window has more calls than all minutes together.
+        most = sum(self.minutes.values())
+        for minutes, quiet in self.quiet.items():
+            if most > quiet and self.last(minute, minutes) > quiet:
+                return True
+        return False
 
     def last(self, minute: int, minutes: int) -> int:
         """Calls in so many minutes up to and with that one."""
@@ -215,20 +227,16 @@ def surge(
     `prior` and `each` are what may be expected of a new one: calls per hour, and what one costs.
     """
     worst: Breach | None = None
-    hour = minute // 60
-    if series.quiet_hour != hour:
-        series.quiet_hour = hour
-        series.quiet = {window.minutes: window.least - 1 for window in WINDOWS}
-    most = sum(series.minutes.values())
+    if not series.stirs(minute):
+        return None
     for window in WINDOWS:
-        quiet = series.quiet[window.minutes]
-        # First what is quick: no window has more calls than all minutes together.
-        if most <= quiet or (calls := series.last(minute, window.minutes)) <= quiet:
+        calls = series.last(minute, window.minutes)
+        if calls <= series.quiet[window.minutes]:
             continue
         usual = _usual(series.history, minute, window.minutes, prior)
         score = _score(calls, usual, window) if calls >= _FACTOR * usual.mean else 0.0
         if score < BURST_SCORE:
-            series.quiet[window.minutes] = max(calls, int(_FACTOR * usual.mean) - 1)
+            series.quiet[window.minutes] = _quiet_until(calls, usual, window)
             continue
         series.remember(minute)
         is_usual = calls <= _BURST_FACTOR * usual_burst(series, minute // 60, window.minutes)
@@ -238,6 +246,14 @@ def surge(
             cost = series.costs(minute // 60).each(each)
             worst = _breach(cost, calls, usual.mean, window.minutes, score, is_usual=is_usual)
     return worst
+
+
+def _quiet_until(calls: int, usual: Usual, window: Window) -> int:
+    """How many calls are nothing to speak of, where so many are none."""
+    ahead = calls + max(2, calls // 2)
+    if ahead < _FACTOR * usual.mean or _score(ahead, usual, window) < BURST_SCORE:
+        return ahead
+    return max(calls, int(_FACTOR * usual.mean) - 1)
 
 
 def _score(calls: int, usual: Usual, window: Window) -> float:

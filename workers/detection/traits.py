@@ -107,7 +107,7 @@ def _cost_of_new(measured: Measured, group: str, name: str, baseline: Baseline) 
 
 
 def _usual(baseline: Baseline, measure: str) -> float:
-    spread = baseline.spreads.get(measure)
+    spread = baseline.spreads.find(measure)
     return math.exp(spread.middle) if spread else 0.0
 
 
@@ -128,7 +128,7 @@ def _lacking(
     name: str, cost: str, likelihood: float, least: float, measured: Measured, baseline: Baseline
 ) -> Iterator[Deviation]:
     """`cost` is the measure of what it usually costs per minute."""
-    spread = baseline.spreads.get(cost)
+    spread = baseline.spreads.find(cost)
     if likelihood >= least or spread is None:
         return
     expected = math.exp(spread.middle) * measured.minutes

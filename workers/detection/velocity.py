@@ -212,7 +212,9 @@ class Velocity:
         return times
 
     def _surges(self, touched: _Keyed, minute: int) -> list[tuple[Key, Breach]]:
-        busy = [each for each in touched if each[1].is_busy and not self._is_seen(each[0], minute)]
+        busy = [
+            each for each in touched if each[1].stirs(minute) and not self._is_seen(each[0], minute)
+        ]
         if not busy:
             return []
         threshold = _threshold(_LOOKS, max(_LEAST_SERIES, len(self.series)), _FALSE_PER_MONTH)

@@ -12,7 +12,7 @@ from workers.detection.leaning import LEAST_CALLS
 def baseline(
     name: str, calls: int, traits: Mapping[str, int] | None = None, **once: int
 ) -> Baseline:
-    return Baseline(name, calls, 7, {}, traits or {}, once)
+    return Baseline(name, calls, 7, EMPTY.spreads, traits or {}, once)
 
 
 def ladder(*baselines: Baseline) -> Ladder:

@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.detection.baseline import EMPTY, NARROWEST, Baseline, Spread
+from workers.detection.baseline import EMPTY, NARROWEST, Baseline, Spread, Spreads
 from workers.detection.leaning import LEAST_CALLS, Usual, usual_of
+
+
+def given_spreads(made: Mapping[str, Spread]) -> Spreads:
+    spreads = Spreads({}, {}, 0)
+    spreads._made.update(made)
+    return spreads
 
 
 def baseline(spread: Spread | None, name: str = "c") -> Baseline:
     spreads: Mapping[str, Spread] = {} if spread is None else {"total": spread}
-    return Baseline(name, round(spread.calls) if spread else 0, 7, spreads, {}, {})
+    return Baseline(name, round(spread.calls) if spread else 0, 7, given_spreads(spreads), {}, {})
 
 
 def spread(calls: float, middle: float = 0.0, deviation: float = 0.3) -> Spread:
