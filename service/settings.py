@@ -4,7 +4,6 @@ Plain pydantic and not pydantic-settings: its reader stops at the first value it
 its messages repeat the value, secrets included.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -208,11 +207,6 @@ class WebSettings(Settings):
         alias="TOLLWATCH_DRAIN_SECONDS",
         description="How long readiness fails before the port closes, so that no new request comes",
     )
-
-    @property
-    def number_key(self) -> bytes:
-        """What all web processes have in common and nobody finds in Redis: where Redis is."""
-        return hashlib.blake2b(self.redis_url.get_secret_value().encode()).digest()
 
 
 class WorkerSettings(Settings):

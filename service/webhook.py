@@ -5,6 +5,7 @@ we could not keep is a 5xx.
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable
 from typing import Final
@@ -34,6 +35,7 @@ from service.store import Recorded, Store
 
 # Telnyx waits about two seconds and then counts the delivery as failed. A Redis that hangs hangs
 # for all requests at once, so there must be time to answer a crowd.
+_NUMBER_KEY_BYTES: Final = 32
 _STORE_SECONDS: Final = 1.5
 _TRY_AGAIN: Final = answer(503, {"error": "try again later"}, retry_after="5")
 _BUSY: Final = {"error": "too many requests at once, try again later"}
@@ -64,7 +66,8 @@ class Webhook:
         self._metrics = metrics
         self._strangers = strangers
         self._now = now
-        self._number_key = settings.number_key
+        # Of this process alone: what stands for numbers cannot be made again by anybody.
+        self._number_key = secrets.token_bytes(_NUMBER_KEY_BYTES)
         self._bodies = Bodies(settings.max_body_bytes)
         self._places = Places(settings.max_in_flight)
 

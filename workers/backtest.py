@@ -55,6 +55,7 @@ class Backtest:
     _budgets: Budgets = field(init=False)
     _velocity: Velocity = field(init=False)
     _last_ms: int = 0
+    _last_id: str = ""
 
     def __post_init__(self) -> None:
         self._gates = Gates.of(self.policy)
@@ -68,8 +69,12 @@ class Backtest:
         call, tree = recorded.call, recorded.tree
         end_ms = call.end_ms or 0
         if end_ms < self._last_ms - _SLACK_MS:
-            raise OutOfOrder("it ended before the session above it: sort the file by ended_at")
-        self._last_ms = max(self._last_ms, end_ms)
+            raise OutOfOrder(
+                f"it ended before {self._last_id}, which stands above it: sort the file by "
+                "ended_at, or mend that one's"
+            )
+        if end_ms >= self._last_ms:
+            self._last_ms, self._last_id = end_ms, call.session_id
         case = Case(tree=tree, call=call)
         opinion = self._opinion(case, end_ms)
         verdict = judge(case, self.policy, opinion, at_ms=end_ms)

@@ -12,6 +12,7 @@ import msgspec
 
 from service.destination import country_of
 from service.events import read_time_ms
+from service.masking import mask
 from service.records import Call
 from workers.analysis import Analysis, Unreadable, decode_analysis
 from workers.products import CALL_SESSION
@@ -55,7 +56,7 @@ class Recorded:
     call: Call
     tree: CostTree
     called: str | None
-    """The number that was called, as the file has it."""
+    """The number that was called; None where the file has it masked: such as "…21" are many."""
 
 
 def read_line(line: bytes) -> Recorded:
@@ -78,7 +79,8 @@ def read_line(line: bytes) -> Recorded:
         to_country=_country(webhook.to_country) or country_of(to_number),
         duration_seconds=whole_number(webhook.duration_sec) or 0,
     )
-    return Recorded(call, tree, to_number)
+    is_whole = to_number is not None and mask(to_number) != to_number
+    return Recorded(call, tree, to_number if is_whole else None)
 
 
 def _country(value: Any) -> str | None:

@@ -185,3 +185,11 @@ def test_anything_is_read_or_refused_in_words(path: tuple[str, ...], odd: Any) -
         found = read(changed(*path, to=odd))
         assert found.call.duration_seconds >= 0
         assert found.tree.events
+
+
+@pytest.mark.parametrize(
+    ("to", "called"), [("…21", None), ("+4915112345678", "+4915112345678"), (None, None)]
+)
+def test_a_masked_number_is_nobodys(to: str | None, called: str | None) -> None:
+    """Such as "…21" are many: calls to them are not calls to one number."""
+    assert read(changed("webhook", "to", to=to)).called == called
