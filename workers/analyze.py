@@ -7,6 +7,7 @@ line of due sessions remembers it; nothing depends on this job being tried again
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -21,6 +22,7 @@ from workers.answer import clean
 from workers.attempt import Attempt, Found, Held, NothingYet
 from workers.complete import is_cut
 from workers.decide import Rules, decide
+from workers.detection.opinion import Opinion
 from workers.evidence import Evidence, gathering
 from workers.feedback import FeedbackBook
 from workers.fetch import fetch
@@ -80,11 +82,7 @@ class Analyst:
         # An answer is as old as its question: whatever took long since then, a Redis that was away
         # for one, must not make an early look the last one. A wait begins now.
         at_ms = self.now_ms() if isinstance(attempt, Held) else asked_ms
-        opinion = await self.learning.opinion(session, attempt, self.rules, now_ms=at_ms)
-        mutes = await self.feedback.mutes()
-        conclusion = decide(
-            session, attempt, self.rules, now_ms=at_ms, opinion=opinion, mutes=mutes
-        )
+        conclusion, opinion = await self._decided(session, attempt, at_ms)
         decided_ms = self.now_ms()
         concluded = await self.store.conclude(session, claim.token, conclusion, now_ms=decided_ms)
         outcome = self._tell(session, attempt, conclusion, concluded)
@@ -93,6 +91,24 @@ class Analyst:
         if concluded.is_written and opinion and conclusion.verdict:
             await self.learning.learn(session, opinion, conclusion.verdict, now_ms=decided_ms)
         return outcome
+
+    async def _decided(
+        self, session: Session, attempt: Attempt, at_ms: int
+    ) -> tuple[Conclusion, Opinion | None]:
+        mutes = await self.feedback.mutes()
+        decided = partial(decide, session, attempt, self.rules, now_ms=at_ms, mutes=mutes)
+        try:
+            opinion = await self.learning.opinion(session, attempt, self.rules, now_ms=at_ms)
+            return decided(opinion=opinion), opinion
+        except RedisError:
+            raise
+        except Exception as error:  # noqa: BLE001
+            # Ceilings and other facts do not hang on what was learned. If these fail, too, it was
+            # no opinion that broke.
+            conclusion = decided()
+            self.metrics.opinions_failed.inc()
+            _log.error("judged without what was learned", exc_info=error)
+            return conclusion, None
 
     async def _tell_of_the_cap(self, now_ms: int) -> None:
         self.metrics.capped.inc()

@@ -46,6 +46,9 @@ _WEEK_MS: Final = 7 * DAY_MS
 SHEET_KEPT_MS: Final = (2 * DAYS + 1) * DAY_MS
 STRANGE_KEPT_MS: Final = 14 * DAY_MS
 
+_LEAST_MARK_MS: Final = (DAYS + 1) * DAY_MS
+"""A backfill reaches back as far as that: however short the retention, it finds who has taught."""
+
 _FRESH_SECONDS: Final = 60.0
 _FRESH_SHARE: Final = 0.15
 """A baseline is read anew when this process has added so many times its calls."""
@@ -503,5 +506,5 @@ def _arguments(whole: Taught, retention_ms: int) -> list[Any]:
         msgspec.msgpack.encode(causes),
         sheet_of(whole.day),
         whole.ended_ms,
-        retention_ms,
+        max(retention_ms, _LEAST_MARK_MS),
     ]

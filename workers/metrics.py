@@ -224,6 +224,11 @@ class WorkerMetrics:
             "outcome",
             LESSONS,
         )
+        self.opinions_failed = Counter(
+            "tollwatch_opinions_failed",
+            "Sessions judged without what was learned, since that broke",
+            registry=registry,
+        )
         self.muted = Counter(
             "tollwatch_alerts_muted",
             "Alerts that were not made since somebody had planned such calls",

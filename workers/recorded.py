@@ -6,6 +6,7 @@ Pure: a line in, what is known of its call and its cost out. The format is descr
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -44,6 +45,8 @@ class _OddLine(msgspec.Struct):
     analysis: msgspec.Raw
 
 
+_TOO_LATE_MS: Final = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp() * 1000)
+"""The calendar ends with that year, and what is judged looks ahead."""
 _COUNTRY: Final = re.compile(r"[A-Z]{2}|\+\d{1,4}", re.ASCII)
 _LINES: Final = msgspec.json.Decoder(_Line)
 _ODD_LINES: Final = msgspec.json.Decoder(_OddLine)
@@ -63,7 +66,7 @@ def read_line(line: bytes) -> Recorded:
     """A line of the file. Raises Unreadable, whose words say what is wrong with it."""
     read = _decoded(line)
     start_ms, end_ms = read_time_ms(read.started_at), read_time_ms(read.ended_at)
-    if start_ms is None or end_ms is None:
+    if start_ms is None or end_ms is None or max(start_ms, end_ms) >= _TOO_LATE_MS:
         raise Unreadable("started_at or ended_at is no time such as 2026-03-14T15:09:26Z")
     tree = build_tree(read.analysis, CALL_SESSION)
     webhook = read.webhook

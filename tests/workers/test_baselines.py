@@ -471,3 +471,11 @@ async def test_a_lasting_change_is_found(baselines: Baselines) -> None:
     assert await baselines.changes((("nobody", "total"),), DAY) == []
     found: Baseline = await baselines.baseline(LADDER[0], DAY)
     assert found.changes == ("rate:x:US:2",)
+
+
+async def test_who_has_taught_is_known_for_as_long_as_a_backfill_reaches(
+    baselines: Baselines, redis: Redis
+) -> None:
+    """However short the retention: else a backfill would teach the same session again."""
+    await teach(baselines, "a", Call(lesson()))
+    assert await redis.pttl(keys.lesson_key("a")) > DAYS * DAY_MS

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from service import keys
 from service.queue import Claim
@@ -246,3 +247,36 @@ async def test_none_may_be_wanted(redis: Redis) -> None:
     assert "most_alerts_per_day: 0" in verdict.remarks[-1]
     assert verdict.excess > Decimal(1)
     assert await scene.told() == []
+
+
+async def test_ceilings_hold_whatever_breaks_in_what_was_learned(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug or junk there is counted, and the session is judged by what is certain, at once."""
+
+    def broken(*_: Any) -> Any:
+        raise KeyError("billed")
+
+    await scene.usual()
+    for name in ("workers.learning.opinion_of", "workers.judge.reasons_of"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, broken)
+            verdict = await scene.call(name, "9.00")
+        assert "session_cost" in {reason.code for reason in verdict.reasons}, name
+    assert scene.value("opinions_failed_total") == 2
+    assert len([id for id in await scene.told() if id.endswith(":high")]) == 2
+    assert await scene.calls() == USUAL
+
+
+async def test_a_lost_redis_is_no_broken_opinion(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not known for a moment is asked for again."""
+
+    async def gone(*_: Any) -> Any:
+        raise RedisConnectionError
+
+    monkeypatch.setattr(scene.baselines, "ladder", gone)
+    with pytest.raises(RedisConnectionError):
+        await scene.call("a")
+    assert scene.value("opinions_failed_total") == 0

@@ -13,7 +13,9 @@ from service.records import Call
 from tests.samples import END_MS, START_MS, analysis, event, node, session
 from tests.workers.detection.calls import BEGIN_MS, MINUTE_MS, line
 from workers.analysis import Unreadable
+from workers.backtest import Backtest
 from workers.history import line_of
+from workers.policy import BUILT_IN
 from workers.recorded import Recorded, read_line
 
 JSON = st.recursive(
@@ -152,6 +154,7 @@ def test_odd_analyses_are_read(path: tuple[str, ...], odd: Any) -> None:
         (msgspec.json.encode(changed("ended_at", to=5)), "`$.ended_at`"),
         (msgspec.json.encode(changed("ended_at", to="soon")), "2026-03-14T15:09:26Z"),
         (msgspec.json.encode(changed("started_at", to="")), "2026-03-14T15:09:26Z"),
+        (msgspec.json.encode(changed("ended_at", to="9999-12-31T23:59:59Z")), "2026-03-14"),
         (msgspec.json.encode(changed("analysis", to=None)), "without a root node"),
         (msgspec.json.encode(changed("analysis", "root", to=[])), "without a root node"),
     ],
@@ -193,3 +196,9 @@ def test_anything_is_read_or_refused_in_words(path: tuple[str, ...], odd: Any) -
 def test_a_masked_number_is_nobodys(to: str | None, called: str | None) -> None:
     """Such as "…21" are many: calls to them are not calls to one number."""
     assert read(changed("webhook", "to", to=to)).called == called
+
+
+def test_the_last_year_that_is_read_can_be_judged() -> None:
+    """All that looks ahead of a call finds a calendar there."""
+    judged = Backtest(BUILT_IN).session(read(changed("ended_at", to="9998-12-31T23:59:59Z")))
+    assert judged.verdict.total == Decimal("0.2")

@@ -17,6 +17,8 @@ from workers.tree import ProductCost
 from workers.wording import amount, count, factor, priced, rough
 
 _PLACES: Final = Decimal("0.0000001")
+_LARGEST: Final = Decimal("1E+20")
+"""Larger figures are junk, and have no place left for so many digits."""
 _SHOWN_PARTS: Final = 3
 _LEAST_PART: Final = 0.03
 """Of the excess: a smaller part is not worth naming."""
@@ -79,7 +81,7 @@ def change_in_words(deviation: Deviation, measured: Measured, currency: str) -> 
 
 
 def _exact(value: float) -> Decimal:
-    return Decimal(value).quantize(_PLACES)
+    return max(-_LARGEST, min(_LARGEST, Decimal(value))).quantize(_PLACES)
 
 
 # --- sentences ----------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def measure(tree: CostTree, call: Call, seconds: int) -> Measured:
     products = {product.product: product for product in tree.products[:_MOST_PRODUCTS]}
     for name, product in products.items():
         _measure_product(values, names_of(name), product, minutes)
-    models = _measure_events(values, tree)
+    models = _measure_events(values, products, tree)
     return Measured(
         cohort=cohort,
         ladder=cohort.ladder,
@@ -101,7 +101,9 @@ def _measure_product(
             values[names.each] = cost / events
 
 
-def _measure_events(values: dict[str, float], tree: CostTree) -> dict[str, None]:
+def _measure_events(
+    values: dict[str, float], products: dict[str, ProductCost], tree: CostTree
+) -> dict[str, None]:
     """Adds how far each product was billed beyond its real duration; the models that were used."""
     models: dict[str, None] = {}
     for event in tree.events:
@@ -110,7 +112,7 @@ def _measure_events(values: dict[str, float], tree: CostTree) -> dict[str, None]
         if model:
             models[str(model)] = None
         billed, real = event.billed_seconds, event.real_seconds
-        if billed and real is not None:
+        if billed and real is not None and event.product in products:
             # Started minutes are fair: only what is billed beyond them is strange.
             ratio = billed / (_SECONDS * max(1, -(-real // _SECONDS)))
             name = names_of(event.product).billed

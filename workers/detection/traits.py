@@ -64,8 +64,8 @@ def _price(
         observed=rate,
         expected=expected,
         high=max(known),
-        # A price that has fallen is worth a word, and nobody's sleep.
-        excess=max(0.0, cost * (rate - expected) / rate) if rate else 0.0,
+        # A price that has fallen is worth a word, and nobody's sleep. Credits have none.
+        excess=max(0.0, cost * (rate - max(0.0, expected)) / rate) if rate > 0 else 0.0,
         cohort=baseline,
         name=trait,
         product=product,

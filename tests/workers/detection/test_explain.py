@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from tests.samples import node
-from tests.workers.detection.taught import call_of, free_call, opinion_on, said_of, taught
+from tests.workers.detection.taught import (
+    FIRST_MS,
+    QUIET_CEILINGS,
+    call_of,
+    free_call,
+    opinion_on,
+    recorded,
+    said_of,
+    taught,
+)
 from workers.backtest import Backtest
 from workers.blocks import LONGEST_SENTENCE
 from workers.detection.explain import change_in_words, cohort_in_words
@@ -205,3 +214,19 @@ def test_a_change_is_said_in_few_words(
     deviation = next(each for each in opinion.unlikely if each.code == code)
     told = change_in_words(deviation, opinion.measured, "USD")
     assert told.startswith(f"{words} is the new normal for assistant-1's outbound calls")
+
+
+@pytest.mark.parametrize("usual", ["0.05", "-2E-24", "-1E15"])
+def test_any_price_can_be_told(usual: str) -> None:
+    """However odd a price is, it is a sentence, and takes no more than the product has cost."""
+    test = Backtest(QUIET_CEILINGS)
+    for number in range(40):
+        test.session(recorded(call_of(more=(_at_rate(usual),)), FIRST_MS + number))
+    for rate in ("-1E-24", "1E-24", "-0.07", "-2E14", "1E15", "0"):
+        said = said_of(test, call_of(more=(_at_rate(rate),)))
+        (reason,) = [each for each in said.reasons if each.code == "unknown_rate"]
+        assert 0 <= reason.excess <= 2
+
+
+def _at_rate(rate: str) -> dict[str, Any]:
+    return node("recording", "2", id="r", rate=rate)

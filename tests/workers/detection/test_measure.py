@@ -13,7 +13,7 @@ from tests.samples import analysis, node
 from tests.workers.detection.calls import recorded
 from workers.analysis import decode_analysis
 from workers.detection.baseline import group_of, lesson_of
-from workers.detection.measure import FREE, Measured, measure, rate_trait
+from workers.detection.measure import FREE, Measured, measure, product_of, rate_trait
 from workers.judge import known_of
 from workers.products import CALL_SESSION
 from workers.recorded import Recorded
@@ -154,3 +154,14 @@ def test_every_measure_is_above_zero(tree: dict[str, Any], seconds: int) -> None
     found = measured(Recorded(Call("s"), built, None), seconds)
     assert all(0 < value < math.inf for value in found.values.values())
     assert found.minutes >= 1
+
+
+def test_a_product_beyond_the_most_is_in_no_measure() -> None:
+    """A session of more products than are looked at has nothing of the rest, not even billing."""
+    extra = [
+        node(f"odd-{n}", f"{n + 1}", id=f"odd-{n}", call_sec=60, billed_sec=600) for n in range(30)
+    ]
+    found = measured(recorded(extra=extra))
+    about = {product_of(name) for name in found.values} - {None}
+    assert about <= found.products.keys()
+    assert len(found.products) < len(extra)
