@@ -4,11 +4,16 @@ Pure but for the keys' names. The web process counts in the very step that recor
 for each session, when its first end is known. A call counts for the account, for its assistant or
 connection, for the prefix that was dialled, and for the shapes that it has; nothing else of it is
 kept, and no number. All counts are sums, so it does not matter who counts when.
+
+The session remembers where it was counted. Its cost comes minutes later and is added there, though
+other legs may have ended meanwhile, for somebody else or in another hour.
 """
 
+from decimal import Decimal
 from typing import Final
 
 from service.keys import CALLS_DAY, CALLS_MINUTE, CALLS_NUMBERS, CALLS_ROSTER
+from service.money import millionths
 
 ACCOUNT: Final = "account"
 CALLS: Final = "velocity"
@@ -31,18 +36,31 @@ MOST_PLACES: Final = 500
 """So many series leave no room for a further place that is called: assistants must find some."""
 _MOST_NUMBERS: Final = 100_000
 """Numbers and blocks that an hour tells apart."""
+_MOST_COST: Final = Decimal(5000)
+"""What a call counts for at most: such squares are exact in a script, and their sums have room."""
 
 # Fields of a series' day:  c{hour} calls   k{hour} those whose cost is known
 #   u{hour} that cost in millionths         q{hour} the sum of its squares
 #   b{minutes}:{hour} a burst that was out of the ordinary, written by workers
-COUNT_CALL: Final = f"""
+#
+# Where a session was counted: "{hour} {event} +49151 DE v s". The event is the one by which it was,
+# and says whose call it is; then come the places, and a letter for each series of its owner. That
+# it counts for the account goes without saying.
+_KINDS: Final = f"""
+local letters = {{['{CALLS}'] = 'v', ['{SHORT_CALLS}'] = 's',
+                 ['{ONE_NUMBER}'] = 'n', ['{ONE_PREFIX}'] = 'p'}}
+"""
+
+COUNT_CALL: Final = (
+    _KINDS
+    + f"""
 local function tally(kind, cohort, hour, minute, most)
   local series = kind .. '|' .. cohort
   local day = math.floor(hour / 24)
   local key = '{CALLS_DAY}' .. day .. ':' .. series
   if redis.call('EXISTS', key) == 0 then
     local roster = '{CALLS_ROSTER}' .. day
-    if redis.call('SCARD', roster) >= (most or {MOST_SERIES}) then return end
+    if redis.call('SCARD', roster) >= (most or {MOST_SERIES}) then return false end
     redis.call('SADD', roster, series)
     redis.call('PEXPIRE', roster, {_KEPT_MS})
   end
@@ -52,6 +70,7 @@ local function tally(kind, cohort, hour, minute, most)
   if minute and redis.call('HINCRBY', '{CALLS_MINUTE}' .. minute, series, 1) == 1 then
     redis.call('PEXPIRE', '{CALLS_MINUTE}' .. minute, {_MINUTE_KEPT_MS})
   end
+  return true
 end
 local function seen(key, name)
   local times = redis.call('HINCRBY', key, name, 1)
@@ -65,38 +84,53 @@ local function shape(entity, number, block, hour)
   if times > 1 then return '{ONE_NUMBER}' end
   if near > 1 then return '{ONE_PREFIX}' end
 end
-local function count_call(now, end_at, entity, places, number, block, short)
+local function count_call(now, end_at, event, entity, places, number, block, short)
   local at = math.min(now, end_at)
-  if now - at > {_KEPT_MS} then return end
+  if now - at > {_KEPT_MS} then return nil end
   local hour, minute = math.floor(at / 3600000), math.floor(at / 60000)
   local is_late = now - at > {LATE_MS}
   if is_late then minute = nil end
+  local where = {{hour, event}}
   tally('{CALLS}', '{ACCOUNT}', hour, minute)
   for place in string.gmatch(places, '%S+') do
-    tally('{CALLS}', place, hour, minute, {MOST_PLACES})
+    if tally('{CALLS}', place, hour, minute, {MOST_PLACES}) then where[#where + 1] = place end
   end
-  if entity == '' then return end
-  tally('{CALLS}', entity, hour, minute)
-  if short == '1' then tally('{SHORT_CALLS}', entity, hour, minute) end
-  if number ~= '' and not is_late then
-    local kind = shape(entity, number, block, hour)
-    if kind then tally(kind, entity, hour, minute) end
+  local function count_as(kind)
+    if tally(kind, entity, hour, minute) then where[#where + 1] = letters[kind] end
   end
+  if entity ~= '' then
+    count_as('{CALLS}')
+    if short == '1' then count_as('{SHORT_CALLS}') end
+    if number ~= '' and not is_late then
+      local kind = shape(entity, number, block, hour)
+      if kind then count_as(kind) end
+    end
+  end
+  return table.concat(where, ' ')
 end
 """
+)
 
-PAY: Final = f"""
+PAY: Final = (
+    _KINDS
+    + f"""
 local function square(micros)
   return math.floor(micros / 100) ^ 2
 end
-local function pay(key, entity, hour, micros)
-  local before = redis.call('HGET', key, 'paid')
-  if before == micros then return end
+local function pay(key, entity, micros)
+  local before, counted = unpack(redis.call('HMGET', key, 'paid', 'counted'))
+  if not counted or before == micros then return end
   redis.call('HSET', key, 'paid', micros)
   local old, new = tonumber(before or 0), tonumber(micros)
-  for _, cohort in ipairs({{'{ACCOUNT}', entity}}) do
-    local of_day = '{CALLS_DAY}' .. math.floor(hour / 24) .. ':{CALLS}|' .. cohort
-    if cohort ~= '' and redis.call('EXISTS', of_day) == 1 then
+  local hour, where = string.match(counted, '^(%d+) %S+(.*)$')
+  local paid = {{'{CALLS}|{ACCOUNT}'}}
+  for place in string.gmatch(where, '[%u+]%S+') do paid[#paid + 1] = '{CALLS}|' .. place end
+  for kind, letter in pairs(letters) do
+    if string.find(where, ' ' .. letter, 1, true) then paid[#paid + 1] = kind .. '|' .. entity end
+  end
+  for _, series in ipairs(paid) do
+    local of_day = '{CALLS_DAY}' .. math.floor(hour / 24) .. ':' .. series
+    if redis.call('EXISTS', of_day) == 1 then
       redis.call('HINCRBY', of_day, 'u' .. hour, string.format('%.0f', new - old))
       redis.call('HINCRBY', of_day, 'q' .. hour, string.format('%.0f', square(new) - square(old)))
       if not before then redis.call('HINCRBY', of_day, 'k' .. hour, 1) end
@@ -104,3 +138,9 @@ local function pay(key, entity, hour, micros)
   end
 end
 """
+)
+
+
+def counted_cost(cost: Decimal) -> int:
+    """What a call counts for in its series, in millionths."""
+    return millionths(max(-_MOST_COST, min(_MOST_COST, cost)))

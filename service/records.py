@@ -310,6 +310,8 @@ class Session:
     reason: str = ""
     dropped_ms: int | None = None
     """When a person gave it up, of a session that is dead."""
+    counted_for: str = ""
+    """The assistant or connection among whose calls it was counted."""
     call: Call = field(init=False)
     conversation_ids: tuple[str, ...] = field(init=False)
 

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from service import keys
 from service.batch import BatchedScript
 from service.clock import CLOCK
-from service.counting import COUNT_CALL, PAY, SHORT_SECONDS
+from service.counting import COUNT_CALL, PAY, SHORT_SECONDS, counted_cost
 from service.dead import LISTING, OF_THE_DEAD, DeadLetter, DeadLetters
 from service.events import LISTED, Scheduling
 from service.outbox import (
@@ -71,7 +71,8 @@ LEARNED_KEPT_MS: Final = 2 * 86_400_000
 #   failures  of ours in a row                  kind  of a dead letter
 #   dropped  when a person gave a dead one up, ms
 #   spent  what it has counted for in the sums of money, see `service.spend`
-#   paid  at what cost its calls were counted, in millionths, see `service.counting`
+#   counted  the hour and the series in which its call was counted, see `service.counting`
+#   paid  what its call has cost in these, in millionths
 #
 # An event is cut into pieces of 64 bytes, e:{key}, e:{key}.1 and so on: Redis keeps a hash whose
 # values are all that short in one compact block, which takes half the memory.
@@ -176,11 +177,12 @@ if not open then
     set('v', version)
   end
 end
+if is_first_end then
+  local counted = count_call(now, end_at, field, unpack(ARGV, 10, 14))
+  if counted then set('counted', counted) end
+end
 redis.call('HSET', key, unpack(change))
 redis.call('ZADD', index, now, id)
-if is_first_end then
-  count_call(now, end_at, ARGV[10], ARGV[11], ARGV[12], ARGV[13], ARGV[14])
-end
 local restart = not open or effective(s) ~= before
 if not s.token and (restart or pulls == '1') then
   place(s, id, ended, due, now, restart)
@@ -231,8 +233,6 @@ redis.call('HSET', key, 'watch', watch, 'reason', reason, 'state', state)
 redis.call('HDEL', key, 'token', 'failures', 'orphaned')
 if answered == '1' then redis.call('HDEL', key, 'pull') end
 if verdict ~= '' then redis.call('HSET', key, 'verdict', verdict) end
-if spent ~= '' then count(key, spent) end
-if micros ~= '' then pay(key, entity, math.floor(seen_end / 3600000), micros) end
 -- One more look that found nothing new is no change: neither in the lists, nor for the retention.
 local untouched = s.state == 'verdict' and verdict == ''
 if not untouched then redis.call('ZADD', index, now, id) end
@@ -250,6 +250,9 @@ else
   if not untouched then redis.call('PEXPIRE', key, ttl) end
   if recheck ~= '' then redis.call('ZADD', rechecks, recheck, id) end
 end
+-- Last, since an alert matters more than a sum, should Redis refuse to add.
+if spent ~= '' then count(key, spent) end
+if micros ~= '' then pay(key, entity, micros) end
 return capped and 'capped' or 'concluded'
 """
 )
@@ -488,7 +491,7 @@ class Store:
                 counted(conclusion.spend) if conclusion.spend else "",
                 *((cap.most, encode_result(cap.verdict)) if cap else ("", "")),
                 LEARNED_KEPT_MS,
-                session.call.assistant_id or session.call.connection_id or "",
+                session.counted_for,
                 _paid(conclusion),
             ],
         )
@@ -654,11 +657,14 @@ def _session(session_id: str, fields: Mapping[bytes, bytes]) -> Session:
     verdict = fields.get(b"verdict")
     watch = fields.get(b"watch")
     dropped = fields.get(b"dropped")
+    events = _events(fields)
+    _, _, where = fields.get(b"counted", b"").partition(b" ")
+    first = where.partition(b" ")[0]
     return Session(
         id=session_id,
         state=State(fields[b"state"].decode()),
         revision=int(fields.get(b"rev", 0)),
-        events=_events(fields),
+        events=tuple(events.values()),
         end_ms=int(fields.get(b"end") or fields.get(b"cost") or 0),
         accepted_ms=int(fields.get(b"at", 0)),
         watch=decode_watch(watch) if watch else Watch(),
@@ -667,18 +673,26 @@ def _session(session_id: str, fields: Mapping[bytes, bytes]) -> Session:
         pulled=fields.get(b"pull") == b"1",
         reason=fields.get(b"reason", b"").decode(),
         dropped_ms=int(dropped) if dropped else None,
+        counted_for=_entity(events[first]) if first in events else "",
     )
 
 
-def _events(fields: Mapping[bytes, bytes]) -> tuple[Event, ...]:
-    """The events in the order of their fields' names, each put together from its pieces."""
+def _events(fields: Mapping[bytes, bytes]) -> dict[bytes, Event]:
+    """The events by their fields' names, in that order, each put together from its pieces."""
     pieces: dict[bytes, list[tuple[int, bytes]]] = {}
     for name, value in fields.items():
         if name.startswith(_EVENT):
             event, _, number = name.partition(_PIECE)
             pieces.setdefault(event, []).append((int(number or 0), value))
-    whole = (b"".join(value for _, value in sorted(found)) for _, found in sorted(pieces.items()))
-    return tuple(map(decode_event, whole))
+    return {
+        name: decode_event(b"".join(value for _, value in sorted(found)))
+        for name, found in sorted(pieces.items())
+    }
+
+
+def _entity(event: Event) -> str:
+    """Among whose calls it is counted."""
+    return event.assistant_id or event.connection_id or ""
 
 
 def _counted(scheduling: Scheduling) -> tuple[str, str, str, str, str]:
@@ -688,7 +702,7 @@ def _counted(scheduling: Scheduling) -> tuple[str, str, str, str, str]:
     if seconds is None and event.start_ms is not None:
         seconds = (event.at_ms - event.start_ms) // 1000
     return (
-        event.assistant_id or event.connection_id or "",
+        _entity(event),
         f"{to.prefix if to else ''} {event.to_country or ''}",
         to.number if to else "",
         to.block if to else "",
@@ -697,11 +711,13 @@ def _counted(scheduling: Scheduling) -> tuple[str, str, str, str, str]:
 
 
 def _paid(conclusion: Conclusion) -> int | str:
-    """What the session has cost in the end, in millionths; nothing before that."""
-    verdict = conclusion.verdict
-    if verdict is None or conclusion.state is not State.VERDICT:
+    """What the session has cost in the end, in millionths; nothing before that.
+
+    As it counts among what is spent: in the policy's currency, or not at all.
+    """
+    if conclusion.spend is None or conclusion.state is not State.VERDICT:
         return ""
-    return int(verdict.total * 1_000_000)
+    return counted_cost(conclusion.spend.amount)
 
 
 def _placed(alert: Alert, now_ms: int) -> tuple[int, str, int]:

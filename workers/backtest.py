@@ -83,7 +83,7 @@ class Backtest:
         self.findings += self._budgets.spent(
             end_ms, tree.charged, call.assistant_id, call.connection_id
         )
-        self.findings += self._velocity.call(passed(recorded))
+        self.findings += self._velocity.call(passed(recorded, self.policy.currency))
         return Judged(call.session_id, end_ms, verdict, score_of(verdict, opinion))
 
     def end(self) -> list[Finding]:
@@ -104,8 +104,8 @@ class Backtest:
             self.memory.keep_apart(opinion, end_ms // HOUR_MS)
 
 
-def passed(recorded: Recorded) -> Passed:
-    """A session as it counts among the others."""
+def passed(recorded: Recorded, currency: str) -> Passed:
+    """A session as it counts among the others; in another currency its cost says nothing."""
     call = recorded.call
     dialled = destination(recorded.called, _ANY_KEY) or _NOWHERE
     return Passed(
@@ -117,7 +117,7 @@ def passed(recorded: Recorded) -> Passed:
         number=dialled.number,
         block=dialled.block,
         duration_seconds=Case(recorded.tree, call).duration_seconds,
-        cost=recorded.tree.charged,
+        cost=recorded.tree.charged if recorded.tree.currency == currency else None,
     )
 
 

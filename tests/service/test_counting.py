@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from service import keys
 from service.counting import (
@@ -20,7 +21,7 @@ from service.dialled import destination
 from service.events import LISTED, Scheduling
 from service.keys import FAMILIES
 from service.queue import session_line
-from service.records import Conclusion, State, Verdict, Watch
+from service.records import Alert, Call, Conclusion, Severity, Spend, State, Verdict, Watch
 from service.store import Concluded, Store
 from tests.samples import END_MS, scheduling
 
@@ -137,17 +138,37 @@ async def test_further_series_than_a_day_has_count_for_the_account_alone(redis: 
     assert await of_minute(redis) == {"velocity|account": 5, "velocity|A": 3, "velocity|C": 1}
 
 
-async def _conclude(redis: Redis, total: Decimal) -> None:
+def _alert(session_id: str, verdict: Verdict) -> Alert:
+    return Alert(f"{session_id}:high", Call(session_id), verdict, Severity.HIGH, END_MS)
+
+
+async def _conclude(
+    redis: Redis,
+    total: Decimal,
+    *,
+    session_id: str = "a",
+    currency: str = "USD",
+    told: bool = False,
+) -> None:
+    """The session comes to its verdict, where the policy is in USD."""
     store = Store(redis, retention_ms=RETENTION_MS)
     line = session_line(redis)
     (mine,) = await line.claim(
-        limit=1, lease_ms=20_000, token="t", delay_ms=0, now_ms=END_MS + 60_000
+        limit=1, lease_ms=20_000, token="t", delay_ms=0, now_ms=END_MS + 2 * 3_600_000
     )
-    session = await store.take("a", mine.token)
+    assert mine.id == session_id
+    session = await store.take(session_id, mine.token)
     assert session
-    verdict = Verdict(at_ms=END_MS, total=total, currency="USD")
+    verdict = Verdict(at_ms=END_MS, total=total, currency=currency)
     final = Conclusion(
-        State.VERDICT, Watch(end_ms=END_MS), None, "", answered=True, verdict=verdict
+        State.VERDICT,
+        Watch(end_ms=END_MS),
+        None,
+        "",
+        answered=True,
+        verdict=verdict,
+        spend=Spend(total, "USD", session.end_ms) if currency == "USD" else None,
+        alert=_alert(session_id, verdict) if told else None,
     )
     concluded = await store.conclude(session, mine.token, final, now_ms=END_MS)
     assert concluded is Concluded.CONCLUDED
@@ -164,6 +185,72 @@ async def test_money_is_added_with_the_verdict(redis: Redis) -> None:
     await _conclude(redis, Decimal("0.10"))
     corrected = {f"c{HOUR}": 1, f"k{HOUR}": 1, f"u{HOUR}": 100_000, f"q{HOUR}": 1000**2}
     assert await of_day(redis, "velocity|A") == corrected
+
+
+async def test_money_goes_to_each_series_that_counted_the_call(redis: Redis) -> None:
+    """Its places and its shapes, too: what is dear there is seen there."""
+    calls = [ended(id, to="+37120000149", to_country="LV", duration_seconds=8) for id in "ab"]
+    await record(redis, *calls)
+    for id in "ab":
+        await _conclude(redis, Decimal("3.5"), session_id=id)
+    twice = {f"c{HOUR}": 2, f"k{HOUR}": 2, f"u{HOUR}": 7_000_000, f"q{HOUR}": 2 * 35_000**2}
+    for series in ("account", "A", "+37120", "LV"):
+        assert await of_day(redis, f"velocity|{series}") == twice
+    assert await of_day(redis, f"{SHORT_CALLS}|A") == twice
+    once = {f"c{HOUR}": 1, f"k{HOUR}": 1, f"u{HOUR}": 3_500_000, f"q{HOUR}": 35_000**2}
+    assert await of_day(redis, f"{ONE_NUMBER}|A") == once
+
+
+async def test_money_stays_where_the_call_was_counted(redis: Redis) -> None:
+    """A hangup names the connection; its assistant, and a later leg's hour, come after that."""
+    hangup = ended("a", assistant_id=None, connection_id="C")
+    await record(redis, hangup)
+    later_ms = END_MS + 3_600_000
+    await record(redis, ended("a", "2", at_ms=END_MS - 5), ended("a", "3", at_ms=later_ms))
+    await _conclude(redis, Decimal("0.25"))
+    expected = {f"c{HOUR}": 1, f"k{HOUR}": 1, f"u{HOUR}": 250_000, f"q{HOUR}": 2500**2}
+    for series in ("velocity|account", "velocity|C"):
+        assert await of_day(redis, series) == expected
+    assert await of_day(redis, "velocity|A") == {}
+
+
+async def test_money_of_another_currency_counts_nowhere(redis: Redis) -> None:
+    """Sums are of one."""
+    await record(redis, ended("a"))
+    await _conclude(redis, Decimal(250), currency="JPY")
+    assert await of_day(redis, "velocity|A") == {f"c{HOUR}": 1}
+
+
+async def test_no_cost_is_too_large_for_its_alert(redis: Redis) -> None:
+    """Telnyx says an absurd one: it is told each time, and sums stay sums."""
+    ids = [f"s{number}" for number in range(12)]
+    for id in ids:
+        await record(redis, ended(id))
+        await _conclude(redis, Decimal("1E+15"), session_id=id, told=True)
+    assert await redis.zcard(keys.OUTBOX) == len(ids)
+    counts = await of_day(redis, "velocity|account")
+    assert counts[f"u{HOUR}"] == len(ids) * 5_000_000_000
+    assert counts[f"q{HOUR}"] == len(ids) * 50_000_000**2
+
+
+async def test_an_alert_is_made_before_money_is_added(redis: Redis) -> None:
+    """Whatever is wrong with a sum, it costs no alert."""
+    await record(redis, ended("a"))
+    await cast("Any", redis.hset(f"{keys.CALLS_DAY}{DAY}:velocity|account", f"u{HOUR}", "junk"))
+    with pytest.raises(ResponseError):
+        await _conclude(redis, Decimal("0.25"), told=True)
+    assert await redis.zcard(keys.OUTBOX) == 1
+    assert await redis.zcard(keys.DUE) == 0
+
+
+async def test_what_a_session_remembers_of_it_is_small(redis: Redis) -> None:
+    """Not even the longest costs a session its compact block."""
+    key = LISTED + "0" * 32
+    to: dict[str, Any] = {"to": "+37120000149", "to_country": "LV", "duration_seconds": 8}
+    await record(redis, *(ended(id, key, assistant_id="A" * 200, **to) for id in "ab"))
+    remembered = await cast("Any", redis.hget(keys.session_key("b"), "counted"))
+    assert remembered.decode() == f"{HOUR} e:{key} +37120 LV v s n"
+    assert len(remembered) <= 60
 
 
 async def test_money_of_what_was_never_counted_is_not_kept(redis: Redis) -> None:

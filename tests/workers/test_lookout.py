@@ -1,7 +1,9 @@
 """Whoever looks at the counts first tells what they show, and nobody tells it again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
+from random import Random
 from typing import Any, cast
 
 import pytest
@@ -9,11 +11,14 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from service import keys
-from service.counting import DAYS_KEPT
+from service.counting import CALLS, DAYS_KEPT, SHAPES
+from service.destination import country_of
+from service.dialled import destination
+from service.records import Conclusion, Spend, State, Watch
 from service.store import Store
 from tests.samples import scheduling
 from workers.detection.mutes import Mute
-from workers.detection.velocity import HOUR_MS, MINUTE_MS
+from workers.detection.velocity import HOUR_MS, MINUTE_MS, Key, Passed, Velocity
 from workers.lookout import Lookout
 from workers.metrics import WorkerMetrics
 
@@ -83,6 +88,52 @@ async def test_a_surge_is_told_once_by_whoever_looks(counted: Redis) -> None:
     assert await one.look(now_ms=NOW_MS + 2 * MINUTE_MS) == []
     assert await told(counted) == [f"{found.id}:notice"]
     assert one.metrics.findings.labels("velocity")._value.get() == 1
+
+
+async def test_calls_are_valued_as_the_backtest_values_them(redis: Redis) -> None:
+    """The same calls, counted by a store and by one process: each series knows the same costs."""
+    random = Random(1)
+    backtest = Velocity(currency="USD")
+    store = Store(redis, retention_ms=DAYS_KEPT * DAY_MS)
+    for number in range(60):
+        at_ms = NOW_MS - (60 - number) * MINUTE_MS // 2
+        called = random.choice(["+37120000149", "+37120000777", "+4915112345678", None])
+        owner = random.choice(["assistant-1", "C", ""])
+        seconds, cost = random.choice([8, 90]), Decimal(random.randrange(0, 9_000_000)) / 1000
+        to = destination(called, b"secret")
+        country = country_of(called)
+        call = scheduling(
+            f"s{number}",
+            at_ms=at_ms,
+            assistant_id=owner if owner.startswith("a") else None,
+            connection_id=owner if owner == "C" else None,
+            to_country=country,
+            duration_seconds=seconds,
+        )
+        await store.record(replace(call, destination=to), now_ms=at_ms)
+        await _conclude(store, redis, f"s{number}", cost)
+        where = (to.prefix, to.number, to.block) if to else ("", "", "")
+        backtest.call(Passed(at_ms, None, owner, country or "", *where, seconds, cost))
+    lookout = lookout_of(redis)
+    await lookout.look(now_ms=NOW_MS)
+    assert _costs(lookout._velocity) == _costs(backtest)
+    assert {key.kind for key in backtest.series} == {CALLS, *SHAPES}
+
+
+async def _conclude(store: Store, redis: Redis, id: str, cost: Decimal) -> None:
+    await cast("Any", redis.hset(keys.session_key(id), "token", "t"))
+    session = await store.take(id, "t")
+    assert session
+    spent = Spend(cost, "USD", session.end_ms)
+    done = Conclusion(State.VERDICT, Watch(), None, "", answered=True, spend=spent)
+    assert (await store.conclude(session, "t", done, now_ms=NOW_MS)).is_written
+
+
+def _costs(velocity: Velocity) -> dict[Key, tuple[Any, ...]]:
+    return {
+        key: (series.known, series.micros, series.squares)
+        for key, series in velocity.series.items()
+    }
 
 
 async def test_what_is_planned_is_not_told(counted: Redis) -> None:

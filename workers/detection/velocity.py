@@ -20,9 +20,10 @@ from service.counting import (
     SHAPES,
     SHORT_CALLS,
     SHORT_SECONDS,
+    counted_cost,
 )
 from workers.detection.finding import Finding
-from workers.detection.series import MICROS, Breach, Series, drop, may_drop, spend, surge
+from workers.detection.series import Breach, Series, drop, may_drop, spend, surge
 from workers.detection.usual import History
 
 MINUTE_MS: Final = 60_000
@@ -146,7 +147,7 @@ class Velocity:
         found = self.advance(passed.ended_ms)
         minute = passed.ended_ms // MINUTE_MS
         touched = [(key, self.of(key, minute // 60)) for key in self._keys(passed)]
-        micros = None if passed.cost is None else int(passed.cost * MICROS)
+        micros = None if passed.cost is None else counted_cost(passed.cost)
         for _, series in touched:
             series.count(minute)
             if micros is not None:
@@ -189,6 +190,8 @@ class Velocity:
         for place in (passed.country, passed.prefix):
             if place:
                 yield Key(CALLS, place)
+        if not passed.entity:
+            return
         yield Key(CALLS, passed.entity)
         seconds = passed.duration_seconds
         if seconds is None and passed.started_ms is not None:
