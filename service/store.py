@@ -299,13 +299,17 @@ return {#old, gone}
 
 _NOTIFY: Final = """
 local key, outbox, index, episodes, rungs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local id, body, at, rank, place, episode, since, field, level, kept = unpack(ARGV)
+local id, body, at, rank, place, episode, before, since, field, level, kept = unpack(ARGV)
 if rungs then
   if tonumber(redis.call('HGET', rungs, field) or 0) >= tonumber(level) then return 0 end
   redis.call('HSET', rungs, field, level)
   redis.call('PEXPIRE', rungs, kept)
 end
-if episode ~= '' then redis.call('HSET', episodes, episode, since) end
+if episode ~= '' then
+  -- Whoever knew another state of it looks again: somebody has told meanwhile, or it has ended.
+  if (redis.call('HGET', episodes, episode) or '') ~= before then return 0 end
+  redis.call('HSET', episodes, episode, since)
+end
 if redis.call('HSETNX', key, 'notice', body) == 0 then return 0 end
 redis.call('HSET', key, 'delivery', 'waiting', 'at', at, 'rank', rank, 'place', place)
 redis.call('ZADD', outbox, place, id)
@@ -579,15 +583,16 @@ class Store:
         *,
         now_ms: int,
         rung: Rung | None = None,
-        episode: tuple[str, str] | None = None,
+        episode: tuple[str, str, str] | None = None,
     ) -> bool:
         """Tell the operators, once for each id as long as that is kept. Whether it was news.
 
         With a `rung` nothing is told, either, where that one or a higher one was. In the same step
-        `episode` is noted, by name, as one that goes on.
+        `episode` (its name, what was noted of it before, what is now) is noted as one that goes
+        on; where something else is noted by now, nothing is told.
         """
         id = keys.notice_id(notice.id)
-        name, since = episode or ("", "")
+        name, before, since = episode or ("", "", "")
         added = await self._notify(
             keys=[
                 *(keys.alert_key(id), keys.OUTBOX, keys.ALERTS, keys.CALLS_EPISODES),
@@ -595,7 +600,7 @@ class Store:
             ],
             args=[
                 *(id, encode(notice), now_ms, NOTICE_RANK, place_of(NOTICE_RANK, now_ms)),
-                *(name, since),
+                *(name, before, since),
                 *((rung.field, rung.level, rung.kept_ms) if rung else ()),
             ],
         )

@@ -112,8 +112,11 @@ local function keep_apart(times)
   for i = 1, #causes, 2 do
     local key = '{keys.STRANGE}' .. causes[i]
     if redis.call('ZSCORE', cohorts, causes[i]) then
-      local has_room = times > 0 and redis.call('HLEN', key) < {MOST_FIELDS}
-      for _, field in ipairs(causes[i + 1]) do add(key, field, times, has_room) end
+      if times > 0 and redis.call('HLEN', key) >= {MOST_FIELDS} then
+        -- Full of what is no evidence any more, or nearly so: what is strange now begins anew.
+        redis.call('UNLINK', key)
+      end
+      for _, field in ipairs(causes[i + 1]) do add(key, field, times, times > 0) end
       if times > 0 then redis.call('PEXPIRE', key, {STRANGE_KEPT_MS}) end
     end
   end

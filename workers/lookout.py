@@ -56,6 +56,8 @@ class Lookout:
     _loaded_ms: int | None = None
     _looked_ms: int = 0
     _silent: set[Key] = field(default_factory=set)
+    _noted: dict[str, str] = field(default_factory=dict)
+    """The episodes as they were read, by name."""
 
     async def turn(self, *, now_ms: int) -> None:
         """Look, if nobody has for a while."""
@@ -113,10 +115,14 @@ class Lookout:
             text=finding.text,
             details=finding.details,
         )
-        begun = (_SEPARATOR.join(key), _as_text(self._velocity.episodes[key]))
+        name, episodes = _SEPARATOR.join(key), self._velocity.episodes
+        begun = (name, self._noted.get(name, ""), _as_text(episodes[key]))
         if await self.store.notify(notice, now_ms=now_ms, episode=begun):
             self.metrics.findings.labels(finding.kind).inc()
             _log.warning("finding", id=finding.id, kind=finding.kind, text=finding.text)
+        else:
+            # Somebody else has told of it, and knows better since when.
+            del episodes[key]
 
     # --- from Redis -------------------------------------------------------------------------------
 
@@ -209,11 +215,11 @@ class Lookout:
         # redis-py types one method for its blocking and its asyncio client at once.
         found = await cast("Any", self.redis.hgetall(keys.CALLS_EPISODES))
         episodes = {}
-        for name, value in found.items():
+        self._noted = {name.decode(errors="replace"): text.decode() for name, text in found.items()}
+        for name, text in self._noted.items():
             # A newer version may know more.
-            begin, last, over, told, *_ = value.decode().split()
-            key = _key(name.decode(errors="replace"))
-            episodes[key] = Episode(int(begin), int(last), int(over), told == "1")
+            begin, last, over, told, *_ = text.split()
+            episodes[_key(name)] = Episode(int(begin), int(last), int(over), told == "1")
         return episodes
 
     # --- to Redis ---------------------------------------------------------------------------------

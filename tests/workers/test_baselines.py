@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -269,6 +269,16 @@ async def test_a_full_hash_counts_on(redis: Redis, monkeypatch: pytest.MonkeyPat
     assert await baselines.unlearn("b")
     left = (await baselines.memory(DAY)).sheets["account"][DAY // DAYS]
     assert (left.calls, list(left.sketches["total"])) == (2, [1])
+
+
+async def test_evidence_that_is_full_begins_anew(redis: Redis, baselines: Baselines) -> None:
+    """What was strange long ago leaves room for what is now: a change can still be learned."""
+    await teach(baselines, "a", Call(lesson()))
+    old = {f"h{hour}:country:US": 1 for hour in range(module.MOST_FIELDS)}
+    await cast("Any", redis.hset(keys.STRANGE + "account", mapping=old))
+    await teach(baselines, "b", Call(lesson(), strange=True, causes=(("account", "country:CU"),)))
+    (cause,) = (await baselines.memory(DAY)).strange["account"]
+    assert cause == "country:CU"
 
 
 async def test_names_from_outside_are_bounded(redis: Redis, baselines: Baselines) -> None:

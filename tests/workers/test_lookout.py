@@ -136,6 +136,18 @@ def _costs(velocity: Velocity) -> dict[Key, tuple[Any, ...]]:
     }
 
 
+async def test_two_that_look_at_once_tell_once(counted: Redis) -> None:
+    """Both have read before either tells, in two minutes: the second finds that it is known."""
+    await surge(counted)
+    one, other = lookout_of(counted), lookout_of(counted)
+    for each, now_ms in ((one, NOW_MS), (other, NOW_MS + MINUTE_MS)):
+        await each._read(now_ms)
+    for each, now_ms in ((one, NOW_MS), (other, NOW_MS + MINUTE_MS)):
+        for finding in each._velocity.look(now_ms):
+            await each._tell(finding, now_ms)
+    assert len(await told(counted)) == 1
+
+
 async def test_what_is_planned_is_not_told(counted: Redis) -> None:
     """Neither the assistant's surge nor the account's, of which it is most."""
     await surge(counted)
