@@ -43,7 +43,7 @@ _MOST_COST: Final = Decimal(5000)
 #   u{hour} that cost in millionths         q{hour} the sum of its squares
 #   b{minutes}:{hour} a burst that was out of the ordinary, written by workers
 #
-# Where a session was counted: "{hour} {event} +49151 DE v s". The event is the one by which it was,
+# Where a session was counted: "{hour} {event} DE v s". The event is the one by which it was,
 # and says whose call it is; then come the places, and a letter for each series of its owner. That
 # it counts for the account goes without saying.
 _KINDS: Final = f"""
@@ -93,7 +93,9 @@ local function count_call(now, end_at, event, entity, places, number, block, sho
   local where = {{hour, event}}
   tally('{CALLS}', '{ACCOUNT}', hour, minute)
   for place in string.gmatch(places, '%S+') do
-    if tally('{CALLS}', place, hour, minute, {MOST_PLACES}) then where[#where + 1] = place end
+    local is_counted = tally('{CALLS}', place, hour, minute, {MOST_PLACES})
+    -- A session must not know which digits were dialled: prefixes have counts, and no money.
+    if is_counted and string.sub(place, 1, 1) ~= '+' then where[#where + 1] = place end
   end
   local function count_as(kind)
     if tally(kind, entity, hour, minute) then where[#where + 1] = letters[kind] end

@@ -26,6 +26,8 @@ from workers.telnyx import TelnyxClient
 
 ASK_MS: Final = 600_000
 _KEPT_MS: Final = 30 * 86_400_000
+_OUTAGE_MS: Final = 2 * 3_600_000
+"""Nobody asked for longer: the fall belongs to hours that are over, in which calls have cost."""
 _LOOK_SECONDS: Final = 10.0
 _TOLD: Final = "told"
 # What the balance fell by in an hour goes before what our calls cost in it: other products and fees
@@ -85,7 +87,8 @@ class Purse:
         last = before.found.balance.available if before and fall else balance.available
         is_new = not fall or is_top_up(last, balance.available)
         since_ms = now_ms if before is None or is_new else before.since_ms
-        await self._note_fall(balance.currency, last - balance.available, now_ms)
+        if before is None or now_ms - before.found.at_ms <= _OUTAGE_MS:
+            await self._note_fall(balance.currency, last - balance.available, now_ms)
         found = await self.forecast(balance, now_ms)
         async with self.redis.pipeline() as pipe:
             pipe.hset(

@@ -125,6 +125,14 @@ async def test_what_takes_from_the_balance_beside_calls_counts(scene: Scene) -> 
     assert scene.metric("tollwatch_balance_days_left") == pytest.approx(6 / 24, abs=0.1)
 
 
+async def test_what_fell_while_nobody_asked_is_no_pace(scene: Scene) -> None:
+    """The calls of these days come to their verdicts, and count in their own hours."""
+    await scene.calls_cost("1")
+    assert await scene.hears("420") == []
+    assert await scene.hears("300", after_ms=5 * DAY_MS) == []
+    assert scene.metric("tollwatch_balance_days_left") > 10
+
+
 async def test_one_fee_is_no_pace(scene: Scene) -> None:
     """A monthly fee, taken at once on a quiet account, does not make it run out tomorrow."""
     await scene.calls_cost("0.10")

@@ -148,9 +148,10 @@ class Velocity:
         minute = passed.ended_ms // MINUTE_MS
         touched = [(key, self.of(key, minute // 60)) for key in self._keys(passed)]
         micros = None if passed.cost is None else counted_cost(passed.cost)
-        for _, series in touched:
+        for key, series in touched:
             series.count(minute)
-            if micros is not None:
+            # What is kept of a session does not tell which digits were dialled.
+            if micros is not None and not key.cohort.startswith("+"):
                 series.pay(minute // 60, micros)
         breaches = self._surges(touched, minute)
         return found + self._tell(breaches, passed.ended_ms) if breaches else found
