@@ -100,12 +100,12 @@ async def test_the_past_is_learned_within_a_rate_limit(past: Past) -> None:
 
 async def test_an_interrupted_run_goes_on(past: Past) -> None:
     """Ctrl-C gives the lease back; called again, no session is asked for that was done."""
-    calls = past.calls(120, "sip_inbound")
-    past.world.telnyx.latency_seconds = 0.1
+    calls = past.calls(240, "sip_inbound")
+    past.world.telnyx.latency_seconds = 0.25
     process = past.command()
     process.start()
     await wait_until_async(
-        lambda: "100 of 120 sessions" in process.lines, description="a hundred sessions"
+        lambda: "100 of 240 sessions" in process.lines, description="a hundred sessions"
     )
     process.send_signal(signal.SIGINT)
     assert await asyncio.to_thread(process.wait, _PATIENCE_SECONDS) == 130
@@ -113,8 +113,8 @@ async def test_an_interrupted_run_goes_on(past: Past) -> None:
     assert not await past.redis.exists(keys.BACKFILL_LEASE)
     past.world.telnyx.latency_seconds = 0
     report = await past.report()
-    assert (report["found"], report["left"]) == (120, 0)
+    assert (report["found"], report["left"]) == (240, 0)
     # Those that were asked for ahead may be asked for twice.
     asked = Counter(request.path for request in past.asked())
     assert len(asked) == len(calls)
-    assert sum(asked.values()) <= 120 + 16
+    assert sum(asked.values()) <= 240 + 16
