@@ -209,8 +209,11 @@ class Process:
         self._finish()
         return code
 
-    def terminate(self, timeout_seconds: float = 15.0) -> int | None:
-        """SIGTERM, and SIGKILL where that does not help in time. Returns the exit code."""
+    def terminate(self, timeout_seconds: float = 25.0) -> int | None:
+        """SIGTERM, and SIGKILL where that does not help in time. Returns the exit code.
+
+        The default is longer than a worker's grace for what it is in the middle of.
+        """
         return self._end(signal.SIGTERM, timeout_seconds)
 
     def kill(self) -> int | None:
