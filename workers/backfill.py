@@ -29,6 +29,7 @@ from workers.detection.ladder import Ladder
 from workers.detection.leaning import LEAST_CALLS
 from workers.detection.opinion import Gates, opinion_of
 from workers.fetch import Analyses, WrongRequest, fetch
+from workers.interruption import heed_cancellation
 from workers.judge import Case, is_strange, judge, measured_of
 from workers.ledger import LeaseLost
 from workers.policy import Policy
@@ -283,6 +284,7 @@ class Backfill:
         waiting, done = deque(ids), 0
         try:
             while waiting or ahead:
+                heed_cancellation()
                 while waiting and len(ahead) < self.at_once:
                     id = waiting.popleft()
                     task = asyncio.create_task(self._prepared(id, telnyx, watcher))

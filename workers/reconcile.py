@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from service.events import Scheduling
 from service.store import Recorded, Store
 from workers.answer import Failure, Invalid, NotReady, RateLimited, Refused, Transient
+from workers.interruption import heed_cancellation
 from workers.ledger import Book
 from workers.listings import Listing, Row, fingerprint
 from workers.span import Span
@@ -231,6 +232,7 @@ class Reconciler:
         """The walk as far as it could be gone, and why not to its end."""
         source, before = trip.source, b""
         for _ in range(self.most_pages):
+            heed_cancellation()
             if not walk.page:
                 return walk, None
             answer = await self._ask(trip, walk)
