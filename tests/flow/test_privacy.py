@@ -119,16 +119,19 @@ async def _end(stage: Stage) -> None:
 
 async def _keyspace(redis: Redis) -> dict[str, Key]:
     names = [name async for name in redis.scan_iter()]
-    return {
-        name.decode(): Key(await redis.ttl(name), await _content(redis, name)) for name in names
-    }
+    found = {name.decode(): (await redis.ttl(name), await _content(redis, name)) for name in names}
+    return {name: Key(ttl, text) for name, (ttl, text) in found.items() if text is not None}
 
 
-async def _content(redis: Redis, name: bytes) -> str:
-    """All that is below the key, as text; what is packed is unpacked."""
+async def _content(redis: Redis, name: bytes) -> str | None:
+    """All that is below the key, as text; what is packed is unpacked. None: its time has ended."""
     match await redis.type(name):
+        case b"none":
+            return None
         case b"string":
             found = await redis.get(name)
+            if found is None:
+                return None
             if name.decode().startswith(keys.LESSON):
                 found = unpack(found.split(b" ", 2)[2])
             with contextlib.suppress(zlib.error):
