@@ -49,7 +49,7 @@
 `tollwatch:cohorts` (sorted set): the cohorts by the end of their last call. 57 days after the last
     call of all; one that gives way to another goes with its sheets.
 `tollwatch:lesson:{id}` (string): what a session has taught, so that it teaches once and can be
-    taken back. The retention.
+    taken back. The retention, and no less than a backfill reaches.
 `tollwatch:learned:{day}` (string): how many alerts there were on a day that rest on nothing but
     what was learned. Two days.
 `tollwatch:feedback` (hash): what people said of sessions, mutes included. The retention after the

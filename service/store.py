@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, cast
 
-import msgspec
 from redis.asyncio import Redis
 
 from service import keys
@@ -742,8 +741,3 @@ def _posting(id: str, fields: Mapping[bytes, bytes]) -> Posting[Any]:
         summary=told_in.decode().removesuffix(keys.IS_SUMMARY) if told_in else None,
         repeated=fields.get(b"doubt") == b"1",
     )
-
-
-def as_json(value: Any) -> str:
-    """Any record as JSON text, for people and pipes."""
-    return msgspec.json.format(encode(value), indent=2).decode()

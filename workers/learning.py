@@ -1,6 +1,6 @@
 """What a worker does with what was learned: asks it about a cost, and teaches it the next one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from service.logs import get_logger
@@ -63,14 +63,21 @@ class Learning:
         self, opinion: Opinion, currency: str, ended_ms: int, now_ms: int
     ) -> None:
         """Only of what would have been told without it."""
-        mattering = {(each.cohort.cohort, each.name): each for each in opinion.told}
+        mattering = {
+            (cohort.cohort, each.name): replace(each, cohort=cohort)
+            for each in opinion.told
+            for cohort in opinion.concerned(each)
+        }
         if not mattering:
             return
         found = await self.baselines.changes(list(mattering), ended_ms // DAY_MS)
         if not found:
             return
-        changes = [(change, mattering[change.cohort, change.cause]) for change in found]
-        notice = new_normal_notice(changes, opinion.measured, currency, now_ms=now_ms)
+        # Of several cohorts in which the same has changed, the last and coarsest says it for all.
+        changes = {c.cause: (c, mattering[c.cohort, c.cause]) for c in found}
+        notice = new_normal_notice(
+            list(changes.values()), opinion.measured, currency, now_ms=now_ms
+        )
         if await self.store.notify(notice, now_ms=now_ms):
             _log.warning("new normal", text=notice.text)
 

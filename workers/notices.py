@@ -14,6 +14,7 @@ from workers.detection.deviation import Deviation
 from workers.detection.explain import change_in_words
 from workers.detection.lasting import Change
 from workers.detection.measure import TOTAL, Measured
+from workers.detection.traits import UNKNOWN_RATE
 
 # One that comes and goes is one trouble to people.
 _QUIET_MS: Final = 3_600_000
@@ -101,11 +102,13 @@ def new_normal_notice(
     Each change comes with its latest case, at which the evidence was enough.
     """
     ordered = sorted(changes, key=_tells_most)
-    change, _ = ordered[0]
+    change, leading = ordered[0]
+    # A price that changes for many is one change.
+    whose = "" if leading.code == UNKNOWN_RATE else f"{change.cohort}:"
     calls = f"{change.calls:,} calls since {moment(change.since_ms):%Y-%m-%d %H:%M} UTC"
     said = [change_in_words(deviation, measured, currency) for _, deviation in ordered]
     return Notice(
-        id=f"new_normal:{change.cohort}:{change.cause}",
+        id=f"new_normal:{whose}{change.cause}",
         kind="new_normal",
         at_ms=now_ms,
         text=f"{said[0]}: {calls}",
@@ -120,5 +123,5 @@ def new_normal_notice(
 def _tells_most(changed: tuple[Change, Deviation]) -> tuple[bool, bool, float]:
     """A price explains the rest, and the whole cost comes before its parts."""
     _, deviation = changed
-    is_price, is_total = deviation.code == "unknown_rate", deviation.name == TOTAL
+    is_price, is_total = deviation.code == UNKNOWN_RATE, deviation.name == TOTAL
     return not is_price, not is_total, -abs(deviation.excess)

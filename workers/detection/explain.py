@@ -12,6 +12,7 @@ from workers.detection.deviation import Deviation
 from workers.detection.ladder import Ladder
 from workers.detection.measure import TOTAL, Measured, names_of
 from workers.detection.opinion import Opinion
+from workers.detection.traits import UNKNOWN_RATE
 from workers.products import INFERENCE, label
 from workers.tree import ProductCost
 from workers.wording import amount, count, factor, priced, rough
@@ -46,9 +47,10 @@ def reasons_of(opinion: Opinion, currency: str) -> Iterator[tuple[Reason, bool]]
         yield _reason(deviation, opinion.measured, opinion.ladder, currency), id(deviation) in told
 
 
-def _order(deviation: Deviation) -> tuple[bool, float]:
-    """The whole session's cost first, then the largest excess."""
-    return deviation.name != TOTAL, -abs(deviation.excess)
+def _order(deviation: Deviation) -> tuple[bool, bool, float]:
+    """The whole session's cost first, then a price, which explains the rest of its product."""
+    is_price = deviation.code == UNKNOWN_RATE
+    return deviation.name != TOTAL, not is_price, -abs(deviation.excess)
 
 
 def _about(deviation: Deviation) -> str:

@@ -42,11 +42,6 @@ def names_of(product: str) -> Names:
     return Names(*(f"{name}:{product}" for name in Names._fields))
 
 
-def product_of(measure: str) -> str | None:
-    """The product that a measure or a trait is about; None for one of the whole session."""
-    return measure.partition(":")[2].partition(":")[0] or None
-
-
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One session, measured. `values` are in money, counts and ratios; all are above zero."""

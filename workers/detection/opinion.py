@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from workers.detection.baseline import Baseline
 from workers.detection.deviation import Deviation
 from workers.detection.ladder import Ladder
 from workers.detection.measure import Measured
 from workers.detection.strange import MEASURES, deviations
+from workers.detection.traits import UNKNOWN_RATE
 from workers.policy import Policy
 
 _TRAIT_LOOKS: Final = 4
@@ -57,8 +59,19 @@ class Opinion:
 
     @property
     def causes(self) -> tuple[tuple[str, str], ...]:
-        """What is strange and for which cohort, as names."""
-        return tuple((each.cohort.cohort, each.name) for each in self.unlikely)
+        """What is strange and for which cohorts, as names."""
+        return tuple(
+            (cohort.cohort, each.name) for each in self.unlikely for cohort in self.concerned(each)
+        )
+
+    def concerned(self, deviation: Deviation) -> Sequence[Baseline]:
+        """Whose matter it is, the finest first: a price may change for many cohorts at once."""
+        if deviation.code != UNKNOWN_RATE:
+            return (deviation.cohort,)
+        begin = self.ladder.baselines.index(deviation.cohort)
+        return tuple(each for each in self.ladder.baselines[begin:-1] if each.calls) or (
+            deviation.cohort,
+        )
 
 
 def opinion_of(measured: Measured, ladder: Ladder, gates: Gates) -> Opinion:

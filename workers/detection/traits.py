@@ -24,6 +24,7 @@ from workers.detection.measure import (
 )
 from workers.products import INFERENCE
 
+UNKNOWN_RATE: Final = "unknown_rate"
 _NEW: Final = {"product": "new_product", "model": "new_model", "country": "new_country"}
 _SMALLEST: Final = 1e-9
 
@@ -59,7 +60,7 @@ def _price(
         known, key=lambda each: abs(math.log(max(each, _SMALLEST) / max(rate, _SMALLEST)))
     )
     return Deviation(
-        code="unknown_rate",
+        code=UNKNOWN_RATE,
         likelihood=likelihood,
         observed=rate,
         expected=expected,

@@ -96,6 +96,29 @@ def test_a_lasting_change_teaches() -> None:
     assert not test.session(then(121)[-1]).verdict.severity
 
 
+def test_a_price_that_changes_for_everybody_is_one_change() -> None:
+    """Ten connections, a call of each in turn: all of them together show that it lasts."""
+
+    def calls(begin: int, count: int, rate: float) -> Iterator[Recorded]:
+        for number in range(begin, begin + count):
+            yield recorded(
+                number,
+                BEGIN_MS + number * EVERY_MS,
+                minutes=6 + 7 * number % 41,
+                per_minute=rate,
+                rate=str(rate),
+                connection_id=f"c{number % 10}",
+            )
+
+    test, before = taught(calls(0, 400, 0.1), UNBOUND)
+    assert not any(alerts(before)[200:])
+    told = [test.session(call).verdict for call in calls(400, 60, 0.14)]
+    new = [any(reason.code == "unknown_rate" for reason in verdict.reasons) for verdict in told]
+    assert new[0]
+    assert sum(new) < 20, "two for each connection, and not the eight that one alone would need"
+    assert not any(new[30:])
+
+
 def test_a_change_of_a_part_of_the_calls_teaches_too() -> None:
     """One call in six is dear from now on: after some days that is how it is."""
     test = deepcopy(STEADY)
