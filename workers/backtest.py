@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from service.dialled import Destination, destination
 from service.records import Verdict
 from workers.detection.baseline import DAY_MS, lesson_of
@@ -33,8 +35,7 @@ class OutOfOrder(Exception):
     """A session that ended long before the one ahead of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(msgspec.Struct, frozen=True, gc=False):
     """What would have been said of one session."""
 
     session_id: str

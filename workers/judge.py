@@ -8,7 +8,6 @@ usually cost, where somebody has learned that.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from typing import Final
@@ -50,14 +49,14 @@ CODES: Final = (
 
 # Whatever belongs to a call begins while it lasts.
 _LATE_MS: Final = 3_600_000
+_HOUR_MS: Final = 3_600_000
 _SHOWN_PARTS: Final = 4
 
 # What more data can only exceed further: a tree that is not settled yet may alert on these.
 _GROWING: Final = frozenset({SESSION_COST, PRODUCT_COST, PRODUCT_EVENTS})
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(msgspec.Struct, frozen=True, gc=False):
     """What is judged: a session's tree and what else is known of the call."""
 
     tree: CostTree
@@ -370,7 +369,7 @@ def _began_late(case: Case) -> Reason | None:
     if not end_ms:
         return None
     first_ms, inside = end_ms + _LATE_MS, 0
-    bound = moment(first_ms).strftime("%Y-%m-%dT%H:%M:%S")
+    bound = _hour(first_ms // _HOUR_MS)
     parts: dict[str, Decimal] = {}
     delays: list[int] = []
     for event in tree.events:
@@ -396,8 +395,14 @@ def _began_late(case: Case) -> Reason | None:
     )
 
 
+# For all calls of an hour the same.
+@lru_cache(maxsize=64)
+def _hour(hour: int) -> str:
+    return moment(hour * _HOUR_MS).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def _began_after(event: CostEvent, bound: str, first_ms: int) -> int | None:
-    """When it began, if that is at `first_ms` or later. `bound` is the same as ISO 8601 in UTC."""
+    """When it began, if that is at `first_ms` or later. `bound`: the hour of that, as ISO 8601."""
     record = event.record
     began = text(record.started_at) or text(record.start_time) or text(record.created_at)
     # Nearly all are in UTC and not late: to compare texts is enough.

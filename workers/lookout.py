@@ -201,7 +201,7 @@ class Lookout:
 
     def _count(self, now: int) -> None:
         for series in self._velocity.series.values():
-            series.minutes, series.quarters = {}, {}
+            series.count_anew()
         for minute, counts in sorted(self._minutes.items()):
             for name, calls in counts.items():
                 series_or_none = self._velocity.series.get(_key(name))

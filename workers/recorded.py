@@ -5,7 +5,6 @@ Pure: a line in, what is known of its call and its cost out. The format is descr
 """
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -52,8 +51,7 @@ _LINES: Final = msgspec.json.Decoder(_Line)
 _ODD_LINES: Final = msgspec.json.Decoder(_OddLine)
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(msgspec.Struct, frozen=True, gc=False):
     """One session of a file."""
 
     call: Call

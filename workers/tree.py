@@ -188,8 +188,10 @@ def country_of_records(tree: CostTree) -> str | None:
 
 def text(value: Any) -> str | None:
     """A short text from outside, or None where there is none."""
-    if isinstance(value, str):
+    if type(value) is str:  # As nearly all are.
         return value[:_LONGEST_NAME].strip() or None
+    if value is None:
+        return None
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)[:_LONGEST_NAME]
     return None

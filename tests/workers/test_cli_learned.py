@@ -6,7 +6,6 @@ import os
 import time
 import zlib
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -315,7 +314,9 @@ def test_nothing_that_was_said_commands_the_terminal(learned: Learned) -> None:
         nasty = lesson()
         await baselines.learn(
             "n",
-            replace(nasty, ladder=(nobody, "account"), traits=frozenset({f"model:{NASTY}"})),
+            msgspec.structs.replace(
+                nasty, ladder=(nobody, "account"), traits=frozenset({f"model:{NASTY}"})
+            ),
             ended_ms=NOW_MS,
         )
 

@@ -15,6 +15,8 @@ from operator import attrgetter
 from statistics import NormalDist
 from typing import Final, TypeVar
 
+import msgspec
+
 from workers.detection.lasting import Evidence, is_lasting
 from workers.detection.measure import RATE, Measured
 from workers.detection.sketch import bucket_of, log_middle_of, quantiles
@@ -81,8 +83,7 @@ class Sheet:
                 self.traits[trait] = self.traits.get(trait, 0) + calls * times
 
 
-@dataclass(frozen=True, slots=True)
-class Lesson:
+class Lesson(msgspec.Struct, frozen=True, gc=False):
     """What one call teaches each of its cohorts."""
 
     ladder: tuple[str, ...]

@@ -4,8 +4,9 @@ A cohort is an assistant or connection, a direction, a destination country and a
 coarser ones leave out one after the other, up to the whole account.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from service.records import Call
 from workers.products import ASSISTANT, CALL_CONTROL, SIP_TRUNKING
@@ -27,8 +28,7 @@ _ANY: Final = "*"
 _UNKNOWN: Final = "?"
 
 
-@dataclass(frozen=True, slots=True)
-class Cohort:
+class Cohort(msgspec.Struct, frozen=True, gc=False):
     """The finest cohort of a call. What is not known of it is `?`."""
 
     entity: str

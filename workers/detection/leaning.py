@@ -39,10 +39,10 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """What is usual of one measure, in natural logarithms."""
+    """What is usual of one measure."""
 
     calm: float
-    """Nothing up to here is strange."""
+    """Nothing up to this value is strange."""
     words: tuple[Word, ...]
     unknown: float
     """How much nobody's word counts: anything is possible."""
@@ -51,7 +51,7 @@ class Usual:
     spread: Spread
 
     def beyond(self, log: float) -> float:
-        """How likely a usual call goes at least so far."""
+        """How likely a usual call goes at least so far, as a natural logarithm."""
         likely = self.unknown
         for word in self.words:
             z = (log - word.middle) * word.per_deviation
@@ -84,7 +84,7 @@ def usual_of(name: str, ladder: Sequence[Baseline]) -> Usual | None:
         if rest < _NOTHING:
             break
     baseline, spread = next((k for k in known if k[1].calls >= LEAST_CALLS), known[-1])
-    calm = min(word.middle + _LOOSE / word.per_deviation for word in words[:1])
+    calm = math.exp(words[0].middle + _LOOSE / words[0].per_deviation)
     return Usual(calm, tuple(words), rest, baseline, spread)
 
 

@@ -5,10 +5,11 @@ trait is a fact: a product that occurs, a price that was charged, a model that w
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from typing import Final, NamedTuple
+
+import msgspec
 
 from service.records import Call
 from workers.detection.cohort import UNANSWERED, Cohort, cohort_of
@@ -42,8 +43,7 @@ def names_of(product: str) -> Names:
     return Names(*(f"{name}:{product}" for name in Names._fields))
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True, gc=False):
     """One session, measured. `values` are in money, counts and ratios; all are above zero."""
 
     cohort: Cohort

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from workers.detection.baseline import Baseline
 from workers.detection.deviation import Deviation
 from workers.detection.ladder import Ladder
@@ -44,8 +46,7 @@ class Gates:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Opinion:
+class Opinion(msgspec.Struct, frozen=True, gc=False):
     """What is thought of a session by what its like have cost."""
 
     measured: Measured

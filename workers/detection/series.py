@@ -104,9 +104,12 @@ class Series:
     """By window in minutes and hour, the largest that was out of the ordinary; drops, too."""
     quiet: dict[int, int] = field(default_factory=dict)
     """By window, how many calls are nothing to speak of in this hour."""
-    quiet_hour: int = 0
     share: float = 0.0
     """Of the usual calls, how many came in the last hours, when that was looked at last."""
+    _looked: int = 0
+    """The minute of the last look at what stirs."""
+    _spare: int = -1
+    """So many more calls in that hour are nothing to speak of, whenever they come."""
     _costs: dict[int, "Costs"] = field(default_factory=dict)
     """What calls cost before an hour, as it was known when it was first asked."""
 
@@ -119,6 +122,7 @@ class Series:
                 del minutes[oldest]
             minutes[minute] = 0
         minutes[minute] += calls
+        self._spare -= calls
         quarter = minute // 15
         self.quarters[quarter] = self.quarters.get(quarter, 0) + calls
         self.history.learn(minute // 60, calls)
@@ -131,20 +135,27 @@ class Series:
 
     def stirs(self, minute: int) -> bool:
         """Whether any window has more calls than are nothing to speak of in this hour."""
-        hour = minute // 60
-        if self.quiet_hour != hour:
-            self.quiet_hour = hour
+        if minute // 60 != self._looked // 60:
             self.quiet = dict(_LEAST)
-        # First what is quick: no window has more calls than all minutes together.
-        most = sum(self.minutes.values())
-        for minutes, quiet in self.quiet.items():
-            if most > quiet and self.last(minute, minutes) > quiet:
-                return True
-        return False
+        elif self._spare >= 0 and minute >= self._looked:
+            return False
+        self._looked = minute
+        # Time takes calls out of a window and puts none in.
+        self._spare = min([quiet - self.last(minute, of) for of, quiet in self.quiet.items()])
+        return self._spare < 0
+
+    def count_anew(self) -> None:
+        """Forgets the last minutes, which somebody else has counted and fills in."""
+        self.minutes, self.quarters = {}, {}
+        self._spare = -1
 
     def last(self, minute: int, minutes: int) -> int:
         """Calls in so many minutes up to and with that one."""
         of = self.minutes
+        if not of:
+            return 0
+        if minute - minutes < next(iter(of)) and next(reversed(of)) <= minute:
+            return sum(of.values())
         if minutes < len(of):
             return sum([of.get(each, 0) for each in range(minute - minutes + 1, minute + 1)])
         return sum([calls for each, calls in of.items() if minute - minutes < each <= minute])

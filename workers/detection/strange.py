@@ -27,9 +27,9 @@ def deviations(measured: Measured, ladder: Ladder, least: float) -> list[Deviati
 def _too_much(measured: Measured, ladder: Ladder, least: float) -> Iterator[Deviation]:
     for name, value in measured.values.items():
         usual = ladder.usual(name)
-        log = math.log(value)
-        if usual is None or log <= usual.calm:
+        if usual is None or value <= usual.calm:
             continue
+        log = math.log(value)
         likelihood = usual.beyond(log)
         spread = usual.spread
         if likelihood >= least or log <= spread.middle:

@@ -137,6 +137,8 @@ class Velocity:
         self._currency = currency
         self.series: dict[Key, Series] = {}
         self.episodes: dict[Key, Episode] = {}
+        self._found: dict[tuple[str, str, str], _Keyed] = {}
+        """Those of the series that calls from and to the same belong to."""
         self._numbers: dict[tuple[str, str], int] = {}
         self._numbers_hour = 0
         self._quarter = 0
@@ -146,13 +148,16 @@ class Velocity:
         """Counts a call that has ended; what it, and the time until it, shows."""
         found = self.advance(passed.ended_ms)
         minute = passed.ended_ms // MINUTE_MS
-        touched = [(key, self.of(key, minute // 60)) for key in self._keys(passed)]
+        hour = minute // 60
+        touched = self._wholes(passed, hour)
         micros = None if passed.cost is None else counted_cost(passed.cost)
+        if passed.entity:
+            touched = [*touched, *((key, self.of(key, hour)) for key in self._shapes(passed))]
         for key, series in touched:
             series.count(minute)
             # What is kept of a session does not tell which digits were dialled.
-            if micros is not None and not key.cohort.startswith("+"):
-                series.pay(minute // 60, micros)
+            if micros is not None and key.cohort[0] != "+":
+                series.pay(hour, micros)
         breaches = self._surges(touched, minute)
         return found + self._tell(breaches, passed.ended_ms) if breaches else found
 
@@ -186,14 +191,16 @@ class Velocity:
             found = self.series[key] = Series(History(begin))
         return found
 
-    def _keys(self, passed: Passed) -> Iterator[Key]:
-        yield Key(CALLS, ACCOUNT)
-        for place in (passed.country, passed.prefix):
-            if place:
-                yield Key(CALLS, place)
-        if not passed.entity:
-            return
-        yield Key(CALLS, passed.entity)
+    def _wholes(self, passed: Passed, hour: int) -> _Keyed:
+        """The series of all calls from or to somewhere that a call belongs to."""
+        of = (passed.country, passed.prefix, passed.entity)
+        found = self._found.get(of)
+        if found is None:
+            keys = [Key(CALLS, cohort) for cohort in (ACCOUNT, *of) if cohort]
+            found = self._found[of] = [(key, self.of(key, hour)) for key in keys]
+        return found
+
+    def _shapes(self, passed: Passed) -> Iterator[Key]:
         seconds = passed.duration_seconds
         if seconds is None and passed.started_ms is not None:
             seconds = (passed.ended_ms - passed.started_ms) // 1000

@@ -3,10 +3,10 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import groupby
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,7 +153,7 @@ def test_recent_days_weigh_more() -> None:
 @pytest.mark.parametrize("day", [0, TODAY - 20_000, TODAY + 20_000])
 def test_a_clock_that_was_wrong_ends_nothing(day: int) -> None:
     """A call of another century is counted, and the others are read."""
-    sheets = learned([COMMON] * 30 + [replace(COMMON, day=day)])
+    sheets = learned([COMMON] * 30 + [msgspec.structs.replace(COMMON, day=day)])
     found = usual(sheets)
     assert found.calls == 31
     assert found.spreads["total"].middle == log_middle_of(0)

@@ -117,4 +117,4 @@ def test_up_to_calm_nothing_is_strange() -> None:
     """What is not worth a closer look has a likelihood that no policy alerts on."""
     for calls in (30, 300, 3000):
         found = usual(spread(calls))
-        assert found.beyond(found.calm) > 0.02
+        assert found.beyond(math.log(found.calm)) > 0.02

@@ -378,7 +378,9 @@ def _times(measured: Measured, unit: float) -> Measured:
         name: msgspec.structs.replace(product, cost=product.cost * Decimal(unit))
         for name, product in measured.products.items()
     }
-    return replace(measured, total=measured.total * unit, values=values, products=products)
+    return msgspec.structs.replace(
+        measured, total=measured.total * unit, values=values, products=products
+    )
 
 
 def _told(judged: Judged) -> set[str | None]:

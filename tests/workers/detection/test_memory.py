@@ -1,6 +1,6 @@
 """The memory of one process: what it keeps, what it drops, and when a baseline is made anew."""
 
-from dataclasses import replace
+import msgspec
 
 from tests.workers.detection.calls import BEGIN_MS, DAY_MS, recorded
 from workers.detection.baseline import DAYS, EMPTY, Lesson, lesson_of, sheet_of
@@ -61,7 +61,9 @@ def test_what_was_never_seen_is_known_at_once() -> None:
     assert ladder.unseen("rate:sip-trunking:DE:0.2") is not None
     memory.learn(LESSON)
     assert memory.ladder(LESSON.ladder, TODAY) is ladder
-    memory.learn(replace(LESSON, traits=LESSON.traits | {"rate:sip-trunking:DE:0.2"}))
+    memory.learn(
+        msgspec.structs.replace(LESSON, traits=LESSON.traits | {"rate:sip-trunking:DE:0.2"})
+    )
     assert memory.ladder(LESSON.ladder, TODAY).unseen("rate:sip-trunking:DE:0.2") is None
 
 
@@ -71,7 +73,7 @@ def test_two_sheets_are_kept() -> None:
     memory = Memory()
     for day in days:
         for _ in range(10):
-            memory.learn(replace(LESSON, day=day))
+            memory.learn(msgspec.structs.replace(LESSON, day=day))
         memory.ladder(LESSON.ladder, day)
     assert sorted(memory.sheets[FINEST]) == [sheet_of(day) for day in days[1:]]
     assert memory.ladder(LESSON.ladder, days[-1]).calls == 20

@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as changed
 
 from service.records import Severity, Verdict
 from tests.samples import node
@@ -146,7 +147,7 @@ def test_traits_are_four_looks() -> None:
     """Prices, new and missing things, no cost at all: each is believed less for the others."""
     found = opinion(case(extra=[node("recording", "2.5", id="r")]))
     (new,) = [each for each in found.unlikely if each.code == "new_product"]
-    alone = replace(found.measured, values={})
+    alone = changed(found.measured, values={})
     again = opinion_of(alone, found.ladder, Gates.of(UNBOUND))
     assert again.score == pytest.approx(-math.log10(4 * new.likelihood))
 
@@ -185,7 +186,7 @@ def test_something_missing_is_told() -> None:
 def test_what_is_missing_in_a_cut_tree_may_be_there() -> None:
     """Only of a tree that is whole is it said that something is not in it."""
     whole = case(turns=(), minutes=30)
-    for found in (replace(whole, whole=False), replace(whole, settled=False)):
+    for found in (changed(whole, whole=False), changed(whole, settled=False)):
         codes = {r.code for r in judge(found, UNBOUND, opinion(found), at_ms=0).reasons}
         assert not [code for code in codes if code.startswith("missing_")]
 
@@ -223,7 +224,7 @@ def test_prices_of_products_with_odd_names() -> None:
 def test_another_currency_is_not_compared() -> None:
     """Amounts in euros say nothing against amounts in dollars; nor do costs that still grow."""
     assert measured_of(case(currency="EUR"), UNBOUND) is None
-    assert measured_of(replace(case(), provisional=True), UNBOUND) is None
+    assert measured_of(changed(case(), provisional=True), UNBOUND) is None
 
 
 @pytest.mark.parametrize(
