@@ -69,18 +69,20 @@ class Sheet:
 
     def learn(self, lessons: Sequence["Lesson"], times: int = 1) -> None:
         """Add what calls teach, all of one sheet; -1 times takes it back."""
-        self.calls += times * len(lessons)
         for day, each in groupby(sorted(lessons, key=_DAY), key=_DAY):
-            of_day = list(each)
-            self.days[day] = self.days.get(day, 0) + times * len(of_day)
-            weight = times * weight_of(day)
-            seen = Counter(chain.from_iterable([lesson.buckets for lesson in of_day]))
-            for (name, bucket), calls in seen.items():
-                counts = self.sketches.setdefault(name, {})
-                counts[bucket] = counts.get(bucket, 0) + calls * weight
-            traits = Counter(chain.from_iterable([lesson.traits for lesson in of_day]))
-            for trait, calls in traits.items():
-                self.traits[trait] = self.traits.get(trait, 0) + calls * times
+            self.add(Heap(day, list(each)), times)
+
+    def add(self, heap: "Heap", times: int = 1) -> None:
+        """The same of a heap of them."""
+        calls = times * len(heap.lessons)
+        self.calls += calls
+        self.days[heap.day] = self.days.get(heap.day, 0) + calls
+        weight = times * weight_of(heap.day)
+        for (name, bucket), calls in heap.buckets.items():
+            counts = self.sketches.setdefault(name, {})
+            counts[bucket] = counts.get(bucket, 0) + calls * weight
+        for trait, calls in heap.traits.items():
+            self.traits[trait] = self.traits.get(trait, 0) + calls * times
 
 
 class Lesson(msgspec.Struct, frozen=True, gc=False):
@@ -90,6 +92,41 @@ class Lesson(msgspec.Struct, frozen=True, gc=False):
     day: int
     buckets: tuple[tuple[str, int], ...]
     traits: frozenset[str]
+
+
+@dataclass(slots=True)
+class Heap:
+    """Lessons of one day. They are counted once, however many cohorts learn them.
+
+    So none may be laid upon it after that.
+    """
+
+    day: int
+    lessons: list[Lesson] = field(default_factory=list)
+    _counted: tuple[Mapping[tuple[str, int], int], Mapping[str, int]] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more may be laid upon it."""
+        return self._counted is None
+
+    @property
+    def buckets(self) -> Mapping[tuple[str, int], int]:
+        """In how many calls a measure was in a bucket."""
+        return self._count()[0]
+
+    @property
+    def traits(self) -> Mapping[str, int]:
+        """In how many calls a trait occurred."""
+        return self._count()[1]
+
+    def _count(self) -> tuple[Mapping[tuple[str, int], int], Mapping[str, int]]:
+        if self._counted is None:
+            self._counted = (
+                Counter(chain.from_iterable([lesson.buckets for lesson in self.lessons])),
+                Counter(chain.from_iterable([lesson.traits for lesson in self.lessons])),
+            )
+        return self._counted
 
 
 def lesson_of(measured: Measured, ended_ms: int) -> Lesson:

@@ -1,11 +1,10 @@
 """Baselines of all cohorts in one process: for a backtest, and as the model of what Redis keeps."""
 
 from collections.abc import Sequence
-from itertools import groupby
 from operator import is_not
 from typing import Final
 
-from workers.detection.baseline import EMPTY, Baseline, Lesson, Sheet, fit, sheet_of
+from workers.detection.baseline import EMPTY, Baseline, Heap, Lesson, Sheet, fit, sheet_of
 from workers.detection.ladder import Ladder
 from workers.detection.lasting import Evidence
 from workers.detection.leaning import LEAST_CALLS
@@ -23,8 +22,10 @@ class Memory:
     def __init__(self) -> None:
         self.sheets: dict[str, dict[int, Sheet]] = {}
         self.strange: dict[str, dict[str, Evidence]] = {}
-        self._waiting: dict[str, list[Lesson]] = {}
+        self._waiting: dict[str, list[Heap]] = {}
         """Lessons that are counted when a baseline is next made: together they cost less."""
+        self._heaps: dict[tuple[str, ...], Heap] = {}
+        """The newest of them by the cohorts that learn from it."""
         self._fitted: dict[str, tuple[Baseline, int, int]] = {}
         """With the number of calls, and the day, from which on it is made anew."""
         self._calls: dict[str, int] = {}
@@ -48,12 +49,19 @@ class Memory:
 
     def learn(self, lesson: Lesson, *, strange: bool = False) -> None:
         """Every cohort of the call learns from it; of a strange one those without a say yet."""
-        for name in lesson.ladder:
-            calls = self._calls.get(name, 0)
-            if strange and calls >= LEAST_CALLS:
-                continue
-            self._calls[name] = calls + 1
-            self._waiting.setdefault(name, []).append(lesson)
+        names = lesson.ladder
+        if strange:
+            names = tuple([name for name in names if self._calls.get(name, 0) < LEAST_CALLS])
+            if not names:
+                return
+        heap = self._heaps.get(names)
+        if heap is None or heap.day != lesson.day or not heap.is_open:
+            heap = self._heaps[names] = Heap(lesson.day)
+            for name in names:
+                self._waiting.setdefault(name, []).append(heap)
+        heap.lessons.append(lesson)
+        for name in names:
+            self._calls[name] = self._calls.get(name, 0) + 1
             fitted = self._fitted.get(name)
             # What was never seen must be known at once, or it would be new again.
             if fitted is not None and not fitted[0].traits.keys() >= lesson.traits:
@@ -83,13 +91,8 @@ class Memory:
     def _count(self, name: str) -> None:
         """Puts the lessons that wait on their sheets; those too old to be read are dropped."""
         sheets = self.sheets.setdefault(name, {})
-        waiting = sorted(self._waiting.pop(name, ()), key=_sheet)
-        for number, lessons in groupby(waiting, key=_sheet):
-            sheets.setdefault(number, Sheet()).learn(list(lessons))
+        for heap in self._waiting.pop(name, ()):
+            sheets.setdefault(sheet_of(heap.day), Sheet()).add(heap)
         latest = max(sheets)
         for old in [number for number in sheets if number < latest - 1]:
             del sheets[old]
-
-
-def _sheet(lesson: Lesson) -> int:
-    return sheet_of(lesson.day)

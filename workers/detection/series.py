@@ -108,8 +108,10 @@ class Series:
     """Of the usual calls, how many came in the last hours, when that was looked at last."""
     _looked: int = 0
     """The minute of the last look at what stirs."""
-    _spare: int = -1
-    """So many more calls in that hour are nothing to speak of, whenever they come."""
+    _counted: int = 0
+    """Calls so far."""
+    _until: dict[int, int] = field(default_factory=dict)
+    """By window, up to how many calls so far there are none too many in it in this hour."""
     _costs: dict[int, "Costs"] = field(default_factory=dict)
     """What calls cost before an hour, as it was known when it was first asked."""
 
@@ -122,7 +124,7 @@ class Series:
                 del minutes[oldest]
             minutes[minute] = 0
         minutes[minute] += calls
-        self._spare -= calls
+        self._counted += calls
         quarter = minute // 15
         self.quarters[quarter] = self.quarters.get(quarter, 0) + calls
         self.history.learn(minute // 60, calls)
@@ -136,18 +138,23 @@ class Series:
     def stirs(self, minute: int) -> bool:
         """Whether any window has more calls than are nothing to speak of in this hour."""
         if minute // 60 != self._looked // 60:
-            self.quiet = dict(_LEAST)
-        elif self._spare >= 0 and minute >= self._looked:
-            return False
+            self.quiet, self._until = dict(_LEAST), {}
+        elif minute < self._looked:
+            self._until = {}
         self._looked = minute
-        # Time takes calls out of a window and puts none in.
-        self._spare = min([quiet - self.last(minute, of) for of, quiet in self.quiet.items()])
-        return self._spare < 0
+        for minutes, quiet in self.quiet.items():
+            # Time takes calls out of a window and puts none in.
+            if self._counted >= self._until.get(minutes, 0):
+                spare = quiet - self.last(minute, minutes)
+                if spare < 0:
+                    return True
+                self._until[minutes] = self._counted + spare + 1
+        return False
 
     def count_anew(self) -> None:
         """Forgets the last minutes, which somebody else has counted and fills in."""
         self.minutes, self.quarters = {}, {}
-        self._spare = -1
+        self._until = {}
 
     def last(self, minute: int, minutes: int) -> int:
         """Calls in so many minutes up to and with that one."""
