@@ -21,8 +21,8 @@ def money(value: Any) -> Decimal | None:
     Accepts "0.0401", "7.0E-7", 0, 0.0038: `call.cost` came with numbers in an older version.
     """
     if isinstance(value, str):
-        return _decimal(value.strip()) if len(value) <= _MOST_TEXT else None
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        return _decimal(value) if len(value) <= _MOST_TEXT else None
+    if value is None or isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         return None
     if isinstance(value, int) and abs(value) > _LARGEST:
         return None
@@ -34,7 +34,7 @@ def money(value: Any) -> Decimal | None:
 @lru_cache(maxsize=8192)
 def _decimal(text: str) -> Decimal | None:
     try:
-        amount = Decimal(text)
+        amount = Decimal(text.strip())
     except InvalidOperation:
         return None
     if not amount.is_finite() or abs(amount) > _LARGEST:

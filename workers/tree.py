@@ -7,6 +7,7 @@ disagreement is a fact which the verdict carries.
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -219,10 +220,14 @@ def _flatten(root: Node, root_type: str | None) -> tuple[Event, ...]:
         order.append((node, parent, depth))
         children.append([])
         if node.children:
-            stack.extend((child, position, depth + 1) for child in reversed(node.children))
+            stack.extend([(child, position, depth + 1) for child in reversed(node.children)])
     return tuple(
-        _event(node, position, parent, depth, children[position], None if position else root_type)
-        for position, (node, parent, depth) in enumerate(order)
+        [
+            _event(
+                node, position, parent, depth, children[position], None if position else root_type
+            )
+            for position, (node, parent, depth) in enumerate(order)
+        ]
     )
 
 
@@ -281,6 +286,11 @@ def _add_up(events: Sequence[Event]) -> tuple[Decimal, ...]:
 
 
 def _currency(value: Any) -> str | None:
+    return _code(value) if isinstance(value, str) else None
+
+
+@lru_cache(maxsize=64)
+def _code(value: str) -> str | None:
     code = text(value)
     return code.upper() if code else None
 
