@@ -305,7 +305,7 @@ def test_a_pod_has_the_time_to_end(overlay: str, component: str) -> None:
 @overlays
 @components
 def test_a_rollout_never_takes_away_what_works(overlay: str, component: str) -> None:
-    """A new pod is ready first; evictions take one at most; the autoscaler says how many there are."""
+    """A new pod is ready first; evictions take one at most; the autoscaler alone counts them."""
     workload = _named(overlay, "Deployment", f"tollwatch-{component}")
     strategy = workload["spec"]["strategy"]["rollingUpdate"]
     assert strategy["maxUnavailable"] == 0

@@ -4,7 +4,6 @@ A kubectl that happens to be installed may render something else: Debian 12's kn
 """
 
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -19,8 +18,6 @@ WORK: Final = ROOT / ".deploy"
 _PATIENCE_SECONDS: Final = 300.0
 _SUITE: Final = "trixie"
 """Debian's, in which kustomize is a package. The program needs no more than Debian 12's libc."""
-_URI: Final = re.compile(r"^(?:URIs:|deb)\s+(?:\[[^]]*\]\s+)?(\S+)", re.MULTILINE)
-_SOURCES: Final = Path("/etc/apt")
 _KEYRING: Final = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -71,9 +68,8 @@ def run(command: Sequence[str], *, cwd: Path = ROOT) -> str:
 
 def _apt(directory: Path) -> list[str]:
     """Options with which apt knows only that suite, and keeps all it knows in the directory."""
-    sources = [*_SOURCES.glob("sources.list.d/*"), *_SOURCES.glob("sources.list")]
-    uris = [uri for path in sources for uri in _URI.findall(path.read_text(errors="replace"))]
-    debian = next((uri for uri in uris if uri.rstrip("/").endswith("debian")), None)
+    targets = run(["apt-get", "indextargets", "--format", "$(SITE) $(LABEL)"]).splitlines()
+    debian = next((site for site, *label in map(str.split, targets) if label == ["Debian"]), None)
     if debian is None:
         raise Failed("apt knows no Debian archive: set KUSTOMIZE to a version 5 of kustomize")
     for name in ("lists/partial", "cache/archives/partial"):

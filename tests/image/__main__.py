@@ -14,11 +14,12 @@ from typing import Final
 from tests.image import base, figures
 from tests.image.build import Image, build, mounted
 from tests.image.container import remove_all
+from tests.image.network import remove_networks
 from tests.image.tools import WORK, Failed, let_go, missing
 from tests.world.processes import ROOT
 
 NAME: Final = "localhost/tollwatch"
-_HOW: Final = "apt-get install --no-install-recommends buildah debootstrap runc"
+_HOW: Final = "apt-get install --no-install-recommends buildah debootstrap runc iproute2"
 _begun = time.monotonic()
 
 
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _clean_up() -> None:
     remove_all()
+    remove_networks()
     let_go()
 
 

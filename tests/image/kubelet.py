@@ -36,15 +36,20 @@ class Program:
     environ: Mapping[str, str]
     cwd: str
     command: tuple[str, ...]
-    names: Mapping[str, str] = field(default_factory=dict)
-    """Where programs are that the manifests call by name."""
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What stands here for programs that the manifests call by name."""
+
+    def words(self, command: Sequence[str]) -> list[str]:
+        """The command as it can be run here."""
+        return [*self.names.get(command[0], command[:1]), *command[1:]]
 
 
 class RunningPod:
     """A pod that was started, and what its probes say of it."""
 
-    def __init__(self, pod: Pod, container: Container, place: Place) -> None:
+    def __init__(self, pod: Pod, program: Program, container: Container, place: Place) -> None:
         self.pod = pod
+        self._program = program
         self.container = container
         self.place = place
         self.is_ready = False
@@ -86,17 +91,27 @@ class RunningPod:
         if isinstance(hook, float):
             await asyncio.sleep(hook)
         elif hook:
-            assert await asyncio.to_thread(self.container.execute, hook) == 0, hook
+            assert await self._execute(hook) == 0, hook
         left = self.pod.grace_seconds - (time.monotonic() - begun)
         if self.container.is_running:
             await asyncio.to_thread(self.container.tell, signal.SIGTERM)
         code = await asyncio.to_thread(self.container.wait, left)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._cancel()
         self.is_ready = False
         await asyncio.to_thread(self.place.leave)
         return code, time.monotonic() - begun
+
+    async def stop(self) -> None:
+        """End it at once, whatever it is at."""
+        self.is_ending = True
+        await self._cancel()
+        await asyncio.to_thread(self.container.terminate)
+        await asyncio.to_thread(self.place.leave)
+
+    async def _cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _probing(self, begun: float) -> None:
         async with httpx.AsyncClient(trust_env=False) as client:
@@ -146,13 +161,18 @@ class RunningPod:
     async def _ask(self, client: httpx.AsyncClient, probe: Probe) -> bool:
         self.probed += 1
         if probe.command:
-            return await asyncio.to_thread(self.container.execute, probe.command) == 0
+            return await self._execute(probe.command) == 0
+        if not probe.path:
+            return await _connects(self.place.address, probe.port or 0, probe.timeout)
         url = f"http://{self.place.address}:{probe.port}{probe.path}"
         try:
             answer = await client.get(url, timeout=probe.timeout)
         except httpx.HTTPError:
             return False
         return answer.is_success
+
+    async def _execute(self, command: Sequence[str]) -> int:
+        return await asyncio.to_thread(self.container.execute, self._program.words(command))
 
 
 class Cluster:
@@ -174,7 +194,8 @@ class Cluster:
     async def start(self, pod: Pod, **more: str) -> RunningPod:
         """A new pod of that kind. `more` is added to its environment."""
         place = await asyncio.to_thread(self._network.attach)
-        running = RunningPod(pod, self._container(pod, place, more), place)
+        program = self._program(pod)
+        running = RunningPod(pod, program, self._container(pod, program, place, more), place)
         self.pods.append(running)
         await running.start()
         return running
@@ -198,20 +219,17 @@ class Cluster:
     async def close(self) -> None:
         """End all that runs, the newest first."""
         for running in reversed(self.pods):
-            await asyncio.to_thread(running.container.terminate)
-            for task in running._tasks:
-                task.cancel()
-            running.place.leave()
+            await running.stop()
         self.pods.clear()
 
-    def _container(self, pod: Pod, place: Place, more: Mapping[str, str]) -> Container:
+    def _program(self, pod: Pod) -> Program:
+        return self._programs[pod.image.partition("@")[0].rpartition(":")[0]]
+
+    def _container(
+        self, pod: Pod, program: Program, place: Place, more: Mapping[str, str]
+    ) -> Container:
         number = next(_numbers)
-        image = pod.image.partition("@")[0].rpartition(":")[0] or pod.image
-        program = self._programs[image]
-        words = [*(pod.command or program.command), *pod.arguments]
-        if pod.arguments and not pod.command and not program.names:
-            words = list(pod.arguments)
-        words[0] = program.names.get(words[0], words[0])
+        words = program.words([*(pod.command or program.command), *pod.arguments])
         mounts, temporary = self._volumes(pod, self._scratch / f"{pod.workload}-{number}")
         limits = Limits(
             user=pod.user,
@@ -303,6 +321,16 @@ class ServiceProxy:
             writer.close()
             return
         await asyncio.gather(_pump(reader, upstream[1]), _pump(upstream[0], writer))
+
+
+async def _connects(host: str, port: int, timeout: float) -> bool:
+    try:
+        async with asyncio.timeout(timeout):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -24,8 +24,9 @@ class Probe:
 
     port: int | None
     path: str
+    """Of a request; without one a connection is enough."""
     command: tuple[str, ...]
-    """In place of a request."""
+    """In place of both."""
     delay: float
     period: float
     timeout: float
@@ -156,9 +157,11 @@ class Manifests:
             if reference.get("optional"):
                 return {}
             raise
-        coded = {k: base64.b64decode(v).decode() for k, v in found.get("data", {}).items()}
-        plain = found.get("data", {}) if kind == "ConfigMap" else found.get("stringData", {})
-        return {**({} if kind == "ConfigMap" else coded), **plain}
+        data: dict[str, str] = found.get("data", {})
+        if kind == "ConfigMap":
+            return data
+        coded = {key: base64.b64decode(value).decode() for key, value in data.items()}
+        return coded | found.get("stringData", {})
 
     def _mounts(
         self, workload: Mapping[str, Any], spec: Mapping[str, Any], container: Mapping[str, Any]
@@ -187,12 +190,12 @@ class Manifests:
 def _probe(given: Mapping[str, Any] | None, ports: Mapping[str, int]) -> Probe | None:
     if given is None:
         return None
-    _refuse(given, "tcpSocket", "grpc")
-    request = given.get("httpGet", {})
+    _refuse(given, "grpc")
+    request = given.get("httpGet") or given.get("tcpSocket") or {}
     port = request.get("port")
     return Probe(
         port=ports.get(port, port),
-        path=request.get("path", "/"),
+        path=request.get("path", "/") if "httpGet" in given else "",
         command=tuple(given.get("exec", {}).get("command", ())),
         delay=float(given.get("initialDelaySeconds", 0)),
         period=float(given.get("periodSeconds", 10)),

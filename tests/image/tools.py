@@ -13,7 +13,7 @@ from tests.world.processes import ROOT
 WORK: Final = ROOT / ".image"
 """Where the images, the base and the figures are kept: git ignores it, `make clean` removes it."""
 
-_PROGRAMS: Final = ("buildah", "debootstrap", "runc")
+_PROGRAMS: Final = ("buildah", "debootstrap", "runc", "ip")
 _PATIENCE_SECONDS: Final = 600.0
 _SHOWN_LINES: Final = 30
 
