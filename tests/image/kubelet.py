@@ -163,7 +163,8 @@ class RunningPod:
         if probe.command:
             return await self._execute(probe.command) == 0
         if not probe.path:
-            return await _connects(self.place.address, probe.port or 0, probe.timeout)
+            asked = _connects(self.place.address, probe.port or 0)
+            return await asyncio.wait_for(asked, probe.timeout)
         url = f"http://{self.place.address}:{probe.port}{probe.path}"
         try:
             answer = await client.get(url, timeout=probe.timeout)
@@ -323,10 +324,9 @@ class ServiceProxy:
         await asyncio.gather(_pump(reader, upstream[1]), _pump(upstream[0], writer))
 
 
-async def _connects(host: str, port: int, timeout: float) -> bool:
+async def _connects(host: str, port: int) -> bool:
     try:
-        async with asyncio.timeout(timeout):
-            _, writer = await asyncio.open_connection(host, port)
+        _, writer = await asyncio.open_connection(host, port)
     except OSError:
         return False
     writer.close()

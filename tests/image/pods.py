@@ -159,9 +159,9 @@ class Manifests:
             raise
         data: dict[str, str] = found.get("data", {})
         if kind == "ConfigMap":
-            return data
+            return dict(data)
         coded = {key: base64.b64decode(value).decode() for key, value in data.items()}
-        return coded | found.get("stringData", {})
+        return {**coded, **found.get("stringData", {})}
 
     def _mounts(
         self, workload: Mapping[str, Any], spec: Mapping[str, Any], container: Mapping[str, Any]
@@ -192,7 +192,7 @@ def _probe(given: Mapping[str, Any] | None, ports: Mapping[str, int]) -> Probe |
         return None
     _refuse(given, "grpc")
     request = given.get("httpGet") or given.get("tcpSocket") or {}
-    port = request.get("port")
+    port: Any = request.get("port")
     return Probe(
         port=ports.get(port, port),
         path=request.get("path", "/") if "httpGet" in given else "",

@@ -63,21 +63,32 @@ def network() -> Iterator[Network]:
 
 
 @pytest.fixture
-async def cluster(
-    network: Network, root: Path, demo_root: Path, image: Image, tmp_path: Path
-) -> AsyncIterator[Cluster]:
-    """Where pods of the manifests' images can be started."""
+def programs(root: Path, demo_root: Path, image: Image) -> dict[str, Program]:
+    """What the manifests' images are."""
     (valkey,) = demo_root.glob(_VALKEY)
     cwd, command = image.config["WorkingDir"], tuple(image.config["Cmd"])
     names = {"valkey-server": (f"/{valkey.relative_to(demo_root)}",), "valkey-cli": _CLI}
-    programs = {
+    return {
         "tollwatch": Program(root, image.environ, cwd, command),
         "tollwatch-demo": Program(demo_root, image.environ, cwd, command),
         "valkey/valkey": Program(demo_root, image.environ, "/", (), names),
     }
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """A directory into which the pods' users can look."""
     tmp_path.chmod(0o755)
+    return tmp_path
+
+
+@pytest.fixture
+async def cluster(
+    network: Network, programs: dict[str, Program], scratch: Path
+) -> AsyncIterator[Cluster]:
+    """Where pods can be started."""
     services = ["tollwatch-web", "tollwatch-redis", "tollwatch-simulator"]
-    cluster = Cluster(network, programs, tmp_path, services)
+    cluster = Cluster(network, programs, scratch, services)
     try:
         yield cluster
     finally:
@@ -250,15 +261,10 @@ async def _all_judged(redis: RunningPod, calls: list[Call]) -> None:
                 if session is None or session.state is not State.VERDICT
             ]
 
-        async def none_left() -> bool:
-            return not await left()
-
-        try:
-            await wait_until_async(
-                none_left, description="all verdicts", timeout_seconds=_SESSIONS_LEFT_SECONDS
-            )
-        except TimeoutError as late:
-            raise TimeoutError(f"{late}: {await left()}") from None
+        deadline = time.monotonic() + _SESSIONS_LEFT_SECONDS
+        while (waiting := await left()) and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+        assert not waiting
 
 
 def _note(
