@@ -275,6 +275,7 @@ class ServiceProxy:
         self._to = to
         self._turn = 0
         self._known: list[RunningPod] = []
+        self._passing: set[asyncio.Task[None]] = set()
         self.refused = 0
         """Connections for which no pod was there, or none answered."""
 
@@ -284,9 +285,11 @@ class ServiceProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._updating.cancel()
         self._server.close()
-        await asyncio.gather(self._updating, return_exceptions=True)
+        tasks = [self._updating, *self._passing]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     @property
     def url(self) -> str:
@@ -310,6 +313,10 @@ class ServiceProxy:
         self._known = pods
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task
+        self._passing.add(task)
+        task.add_done_callback(self._passing.discard)
         upstream = None
         if self._known:
             self._turn += 1
@@ -321,7 +328,9 @@ class ServiceProxy:
             self.refused += 1
             writer.close()
             return
-        await asyncio.gather(_pump(reader, upstream[1]), _pump(upstream[0], writer))
+        # Cancelled at the end: an exception of a connection's task would be an error in the log.
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(_pump(reader, upstream[1]), _pump(upstream[0], writer))
 
 
 async def _connects(host: str, port: int) -> bool:
@@ -334,9 +343,10 @@ async def _connects(host: str, port: int) -> bool:
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    with suppress(OSError, RuntimeError):
+    try:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+    finally:
         writer.close()

@@ -7,10 +7,10 @@ address is another than the manifests say.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import pytest
@@ -261,10 +261,13 @@ async def _all_judged(redis: RunningPod, calls: list[Call]) -> None:
                 if session is None or session.state is not State.VERDICT
             ]
 
-        deadline = time.monotonic() + _SESSIONS_LEFT_SECONDS
-        while (waiting := await left()) and time.monotonic() < deadline:
-            await asyncio.sleep(0.2)
-        assert not waiting
+        async def all_judged() -> bool:
+            return not await left()
+
+        judged: Callable[[], Any] = all_judged
+        await wait_until_async(
+            judged, description="all verdicts", timeout_seconds=_SESSIONS_LEFT_SECONDS
+        )
 
 
 def _note(
