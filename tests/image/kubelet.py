@@ -290,6 +290,7 @@ class ServiceProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._server.wait_closed()
 
     @property
     def url(self) -> str:
@@ -317,20 +318,24 @@ class ServiceProxy:
         assert task
         self._passing.add(task)
         task.add_done_callback(self._passing.discard)
-        upstream = None
+        # Cancelled at the end: an exception of a connection's task would be an error in the log.
+        with suppress(asyncio.CancelledError):
+            try:
+                upstream = await self._connect()
+                if upstream:
+                    await asyncio.gather(_pump(reader, upstream[1]), _pump(upstream[0], writer))
+            finally:
+                writer.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """To the pod whose turn it is; None where none is known, or that one does not answer."""
         if self._known:
             self._turn += 1
             pod = self._known[self._turn % len(self._known)]
             with suppress(OSError):
-                port = pod.pod.ports[self._to]
-                upstream = await asyncio.open_connection(pod.place.address, port)
-        if upstream is None:
-            self.refused += 1
-            writer.close()
-            return
-        # Cancelled at the end: an exception of a connection's task would be an error in the log.
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(_pump(reader, upstream[1]), _pump(upstream[0], writer))
+                return await asyncio.open_connection(pod.place.address, pod.pod.ports[self._to])
+        self.refused += 1
+        return None
 
 
 async def _connects(host: str, port: int) -> bool:
