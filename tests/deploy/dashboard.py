@@ -133,7 +133,14 @@ def text() -> str:
 
 def _row(id: int, title: str, top: int) -> dict[str, Any]:
     at = {"x": 0, "y": top, "w": _WIDTH * _IN_A_ROW, "h": 1}
-    return {"id": id, "type": "row", "title": title, "gridPos": at, "collapsed": False, "panels": []}
+    return {
+        "id": id,
+        "type": "row",
+        "title": title,
+        "gridPos": at,
+        "collapsed": False,
+        "panels": [],
+    }
 
 
 def _graph(id: int, panel: Panel, at: dict[str, int]) -> dict[str, Any]:
@@ -158,7 +165,12 @@ def _graph(id: int, panel: Panel, at: dict[str, int]) -> dict[str, Any]:
 
 
 def _source() -> dict[str, Any]:
-    return {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Prometheus"}
+    return {
+        "name": "datasource",
+        "type": "datasource",
+        "query": "prometheus",
+        "label": "Prometheus",
+    }
 
 
 def _namespace() -> dict[str, Any]:

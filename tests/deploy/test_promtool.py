@@ -1,0 +1,50 @@
+"""The alert rules before Prometheus' own judge: `make monitoring-test`, where promtool is at hand."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.deploy.monitoring import MONITORING, rules
+
+TESTS = sorted((MONITORING / "tests").glob("*.yaml"))
+
+
+@pytest.fixture
+def promtool() -> str:
+    """Where promtool is. It is on no package index, so `make test` alone does without."""
+    found = shutil.which("promtool")
+    if found is None and os.environ.get("PROMTOOL_NEEDED") == "true":
+        pytest.fail("promtool is not on the PATH: Debian's package prometheus holds it")
+    return found or pytest.skip("promtool is not on the PATH")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The rules as promtool reads them, with their tests beside them."""
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rules(), sort_keys=False))
+    for file in TESTS:
+        shutil.copy(file, tmp_path)
+    return tmp_path
+
+
+def _run(promtool: str, place: Path, *arguments: str) -> None:
+    command = [promtool, *arguments]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_rules_are_valid(promtool: str, place: Path) -> None:
+    """Prometheus would load them, and promtool's lint has nothing to say."""
+    _run(promtool, place, "check", "rules", "--lint=all", "--lint-fatal", "rules.yml")
+
+
+@pytest.mark.parametrize("name", [file.name for file in TESTS])
+def test_each_alert_fires_and_keeps_quiet_when_it_should(
+    promtool: str, place: Path, name: str
+) -> None:
+    """The rules' own tests hold."""
+    _run(promtool, place, "test", "rules", name)
