@@ -17,7 +17,7 @@ IMAGE ?= tollwatch
 
 .PHONY: setup demo run test bench bench-detection chaos fuzz audit lint types imports pytest format lock \
 	docs clean help \
-	image image-lint image-test
+	image image-lint image-test monitoring-test
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -96,6 +96,10 @@ image-lint: $(VENV)-image/.hadolint ## Lint the Dockerfile
 
 image-test: $(VENV)/.dev ## Build the image twice, compare, start and measure it (ARGS=--quick: once)
 	@$(CLEAN) $(BIN)/python -m tests.image $(ARGS)
+
+# promtool is on no package index: Debian's package `prometheus` holds it.
+monitoring-test: $(VENV)/.dev ## Unit-test the alert rules with promtool
+	@$(CLEAN) PROMTOOL_NEEDED=$(CI) $(BIN)/python -m pytest tests/deploy/test_promtool.py $(ARGS)
 
 format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""The alert rules before Prometheus' own judge: `make monitoring-test`, where promtool is at hand."""
+"""The alert rules before Prometheus' own judge: `make monitoring-test` where promtool is."""
 
 import os
 import shutil

@@ -75,7 +75,7 @@ async def test_jobs_that_rules_name_are_the_monitors() -> None:
 
 
 async def test_readiness_is_a_metric_and_follows_redis(stage: Stage) -> None:
-    """Each scrape asks Redis: 1 while it takes writes, 0 while it is away, with no probe between."""
+    """Each scrape asks Redis: 1 while it takes writes, 0 while it is away, without any probe."""
     servers = (stage.web, stage.worker)
     assert [await stage.metric(server, "tollwatch_ready") for server in servers] == [1, 1]
     stage.valkey.stop()
