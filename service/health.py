@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
@@ -75,6 +75,11 @@ def redis_check(redis: Redis, *, replicas: int = 0) -> Callable[[], Awaitable[st
 
 def create_admin(health: Health, registry: CollectorRegistry) -> Starlette:
     """The app of the admin port."""
+    ready = Gauge(
+        "tollwatch_ready",
+        "1 while the process can do its work: Redis takes what it writes; else 0",
+        registry=registry,
+    )
 
     async def livez(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -86,6 +91,8 @@ def create_admin(health: Health, registry: CollectorRegistry) -> Starlette:
         return JSONResponse({"status": "ready"})
 
     async def metrics(_request: Request) -> Response:
+        # Looked at now: a process that is not ready gets no webhook on which Redis could fail.
+        ready.set(0 if await health.problem() else 1)
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(

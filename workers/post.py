@@ -105,11 +105,13 @@ class Poster:
         self, slack: SlackClient, claim: Claim, begun: Begun, payload: Mapping[str, Any]
     ) -> Outcome:
         try:
-            outcome = await slack.post(payload)
+            with self.metrics.post_seconds.time():
+                outcome = await slack.post(payload)
             if isinstance(outcome, Rejected):
                 # Told plainly is better than not told.
                 _log.warning("blocks rejected", alert_id=claim.id, reason=outcome.reason)
-                outcome = await slack.post({"text": payload["text"]})
+                with self.metrics.post_seconds.time():
+                    outcome = await slack.post({"text": payload["text"]})
         except asyncio.CancelledError:
             # A rollout that did not wait for Slack: nobody will ever know.
             await asyncio.shield(self._doubt(claim, begun, "cut off by the worker's end"))

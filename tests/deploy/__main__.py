@@ -33,7 +33,8 @@ _begun = time.monotonic()
 def main() -> int:
     """The exit code."""
     try:
-        _say(f"kustomize: {bring().relative_to(ROOT)}")
+        for name in ("kustomize", "promtool"):
+            _say(f"{name}: {bring(name)}")
         code = _pytest(sys.argv[1:])
         files, custom = _render()
         steps = [_schemas(files), _custom(custom), _checkov(files)]
@@ -47,9 +48,7 @@ def _render() -> tuple[list[Path], list[Path]]:
     shutil.rmtree(_RENDERED, ignore_errors=True)
     _RENDERED.mkdir(parents=True)
     whole = {name: rendered(name) for name in ALL}
-    monitoring = ROOT / "deploy/monitoring"
-    if monitoring.exists():
-        whole["monitoring"] = build(monitoring)
+    whole["monitoring"] = build(ROOT / "deploy/monitoring")
     files, custom = [], []
     for name, objects in whole.items():
         ours = [o for o in objects if o["apiVersion"].partition("/")[0] in _CUSTOM]

@@ -1,11 +1,11 @@
-"""Without kustomize the manifests cannot be rendered: `make deploy-test` brings it."""
+"""Without kustomize the manifests cannot be rendered, nor the rules tested without promtool."""
 
 import sys
 
-from tests.deploy.tools import kustomize
+from tests.deploy.tools import program
 
-if kustomize() is None:
-    collect_ignore_glob = ["test_*.py"]
-    sys.stderr.write(
-        "SKIPPED: tests/deploy, for kustomize is missing; `make deploy-test` brings it.\n"
-    )
+_NEEDS = {"kustomize": "test_manifests.py", "promtool": "test_promtool.py"}
+
+collect_ignore = [name for needed, name in _NEEDS.items() if program(needed) is None]
+for _name in collect_ignore:
+    sys.stderr.write(f"SKIPPED: tests/deploy/{_name}: `make deploy-test` brings what it needs.\n")

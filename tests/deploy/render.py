@@ -7,7 +7,7 @@ from typing import Any, Final, TypeAlias
 
 import yaml
 
-from tests.deploy.tools import WORK, Failed, kustomize, run
+from tests.deploy.tools import WORK, Failed, program, run
 from tests.world.processes import ROOT
 
 Object: TypeAlias = Mapping[str, Any]
@@ -37,10 +37,10 @@ def rendered(name: str) -> tuple[Object, ...]:
 
 def build(directory: Path) -> tuple[Object, ...]:
     """All objects of a kustomization. Raises Failed."""
-    program = kustomize()
-    if program is None:
+    kustomize = program("kustomize")
+    if kustomize is None:
         raise Failed("kustomize is missing: `make deploy-test` brings it")
-    return tuple(yaml.safe_load_all(run([str(program), "build", str(directory)])))
+    return tuple(yaml.safe_load_all(run([str(kustomize), "build", str(directory)])))
 
 
 def of_kind(objects: Sequence[Object], *kinds: str) -> list[Object]:

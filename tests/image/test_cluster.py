@@ -52,7 +52,7 @@ _SIMULATOR: Final = ("Deployment", "tollwatch-simulator")
 @pytest.fixture(scope="module", autouse=True)
 def kustomize() -> Path:
     """The program that renders."""
-    return bring()
+    return bring("kustomize")
 
 
 @pytest.fixture
