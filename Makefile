@@ -17,7 +17,7 @@ IMAGE ?= tollwatch
 
 .PHONY: setup demo run test bench bench-detection chaos fuzz audit lint types imports pytest format lock \
 	docs clean help \
-	image image-lint image-test
+	image image-lint image-test deploy-lint
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -97,6 +97,15 @@ image-lint: $(VENV)-image/.hadolint ## Lint the Dockerfile
 image-test: $(VENV)/.dev ## Build the image twice, compare, start and measure it (ARGS=--quick: once)
 	@$(CLEAN) $(BIN)/python -m tests.image $(ARGS)
 
+# Another one: Kubernetes' schemas and checkov are 0.4 GB, and ask for older versions of what we use.
+$(VENV)-deploy/.installed: requirements/deploy.txt
+	$(PYTHON) -m venv $(VENV)-deploy
+	$(VENV)-deploy/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+deploy-lint: $(VENV)/.dev $(VENV)-deploy/.installed ## Check the manifests against Kubernetes' schemas and by checkov
+	@$(CLEAN) $(BIN)/python -m tests.deploy $(ARGS)
+
 format: $(VENV)/.dev ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -115,8 +124,9 @@ lock: | $(VENV)/bin/python ## Pin the dependencies anew (ARGS=--upgrade: at thei
 	$(COMPILE) pyproject.toml --group demo -c requirements/run.txt -o requirements/demo.txt
 	$(COMPILE) pyproject.toml --group dev -c requirements/demo.txt -o requirements/dev.txt
 	$(COMPILE) --group pyproject.toml:image -o requirements/image.txt
+	$(COMPILE) --group pyproject.toml:deploy -o requirements/deploy.txt
 	$(COMPILE) pyproject.toml --group detection -c requirements/dev.txt -o requirements/detection.txt
 
 clean: ## Remove what the targets made, but for ./data
-	rm -rf $(VENV) $(VENV)-audit $(VENV)-image $(DETECTION) .image build/detection .mypy_cache .ruff_cache .pytest_cache \
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-image $(VENV)-deploy $(DETECTION) .image build/detection .mypy_cache .ruff_cache .pytest_cache \
 		.hypothesis .import_linter_cache .coverage .coverage.*
