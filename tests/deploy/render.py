@@ -71,7 +71,7 @@ def named(manifests: list[Manifest], kind: str, name: str) -> Manifest:
 
 
 def workloads(manifests: list[Manifest]) -> dict[str, Manifest]:
-    """What runs pods (Deployments, StatefulSets), by its component: web, worker, redis, simulator."""
+    """What runs pods, by its component: web, worker, redis, simulator."""
     return {
         workload["metadata"]["labels"]["app.kubernetes.io/component"]: workload
         for workload in of_kind(manifests, "Deployment", "StatefulSet")
