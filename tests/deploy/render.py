@@ -103,7 +103,8 @@ def environment(workload: Manifest, manifests: list[Manifest]) -> dict[str, str]
 
 def secret_files(workload: Manifest) -> dict[str, tuple[str, str]]:
     """Which files the pod has from Secrets: path → name and key of the Secret."""
-    mounts = {mount["name"]: mount["mountPath"] for mount in container(workload)["volumeMounts"]}
+    mounted = container(workload).get("volumeMounts", ())
+    mounts = {mount["name"]: mount["mountPath"] for mount in mounted}
     return {
         f"{mounts[volume['name']]}/{item['path']}": (volume["secret"]["secretName"], item["key"])
         for volume in pod(workload).get("volumes", ())
