@@ -349,7 +349,7 @@ def test_the_component_scales_workers_by_metrics_that_they_have() -> None:
     metrics = re.findall(r"(tollwatch_\w+){", query)
     assert len(metrics) == 3
     for metric in metrics:
-        assert f"\n{metric}" in shown
+        assert re.search(rf"^{metric}[{{ ]", shown, re.MULTILINE), metric
     assert 'tollwatch_overdue{line="sessions"}' in shown
 
 
