@@ -47,7 +47,9 @@ def test_commands_name_what_exists() -> None:
 
 def test_paths_in_the_text_exist() -> None:
     """Of the tables and between back-ticks."""
-    paths = re.findall(r"`((?:base|redis|overlays|components)(?:/[\w./-]+)?|checkov\.yaml)`", _TEXT)
+    paths = re.findall(
+        r"`((?:base|redis|ingress|overlays|components)(?:/[\w./-]+)?|checkov\.yaml)`", _TEXT
+    )
     assert len(set(paths)) > 8
     for path in paths:
         assert (DEPLOY / path).exists(), path
@@ -127,3 +129,18 @@ def test_the_user_is_the_one_that_is_proposed_everywhere() -> None:
     rights = rule.partition(">PASSWORD ")[2]
     assert f"user tollwatch reset on >PASSWORD {rights}\n" in _TEXT
     assert named(render("staging"), "Service", "tollwatch-redis")
+
+
+def test_the_sizes_are_computed_as_the_text_says() -> None:
+    """All calls that are kept fit, at 4.5 KB and a quarter more; volumes are four times that."""
+    rows = re.findall(
+        r"^\| ([\d,]+)(?:, (\d+) days kept)? \|.*?\| (\d+) ([GM])B.*?\| (\d+) GiB \|$",
+        _TEXT,
+        re.MULTILINE,
+    )
+    assert len(rows) == 5
+    for calls, days, memory, unit, volume in rows:
+        needed = int(calls.replace(",", "")) * int(days or 30) * 4.5e3 * 1.25
+        megabytes = int(memory) * (1000 if unit == "G" else 1)
+        assert needed / 1e6 <= megabytes
+        assert megabytes * 4 <= int(volume) * 1024 * 1.05
