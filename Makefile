@@ -18,7 +18,7 @@ IMAGE ?= tollwatch
 
 .PHONY: setup demo run test bench bench-detection chaos fuzz audit lint types imports pytest format lock \
 	docs clean help \
-	image image-lint image-test deploy-test
+	image image-lint image-test deploy-lint
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
@@ -98,12 +98,13 @@ image-lint: $(VENV)-image/.hadolint ## Lint the Dockerfile
 image-test: $(VENV)/.dev ## Build the image twice, compare, start and measure it (ARGS=--quick: once)
 	@$(CLEAN) $(BIN)/python -m tests.image $(ARGS)
 
+# Another one: Kubernetes' schemas and checkov are 0.4 GB, and ask for older versions of what we use.
 $(DEPLOY)/.installed: requirements/deploy.txt
 	$(PYTHON) -m venv $(DEPLOY)
 	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-deploy-test: $(VENV)/.dev $(DEPLOY)/.installed ## Render the manifests, and have them checked
+deploy-lint: $(VENV)/.dev $(DEPLOY)/.installed ## Check the manifests by schemas and checkov, the rules by promtool
 	@$(CLEAN) $(BIN)/python -m tests.deploy $(ARGS)
 
 format: $(VENV)/.dev ## Format the code and mend what ruff can mend

@@ -1,156 +1,87 @@
-"""`make deploy-test`: renders all manifests, and has them checked by what others check with.
+"""`make deploy-lint`: the manifests against schemas and by checkov, the alert rules by promtool.
 
-With `CI=true` a machine that cannot do it fails; elsewhere it says what is missing, and skips that.
+`--environment` is where schemas and checkov are installed: they want other versions of much than
+tollwatch does. With `CI=true` a machine that cannot bring promtool fails; elsewhere it says so.
 """
 
+import argparse
 import os
-import re
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+import tempfile
 from pathlib import Path
 from typing import Final
 
 import yaml
 
-from tests.deploy.render import ALL, Object, build, rendered
-from tests.deploy.tools import WORK, Failed, bring, run
+from tests.deploy.render import DEPLOY, PATHS, Manifest, kustomize, render, workloads
+from tests.deploy.tools import Failed, bring_promtool
 from tests.world.processes import ROOT
 
-_VERSIONS: Final = ("1.33", "1.34", "1.35", "1.36", "1.37")
-"""Of Kubernetes."""
-_CUSTOM: Final = ("keda.sh", "monitoring.coreos.com")
-_RENDERED: Final = WORK / "rendered"
-_TOOLS: Final = ROOT / ".venv-deploy/bin"
-_NODE: Final = WORK / "custom"
-_CHECKOV: Final = ROOT / "deploy/.checkov.yaml"
-_begun = time.monotonic()
+_CONFIG: Final = DEPLOY / "checkov.yaml"
 
 
 def main() -> int:
-    """The exit code."""
+    """The command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.deploy", description=__doc__)
+    parser.add_argument("--environment", type=Path, default=ROOT / ".venv-deploy")
+    programs = parser.parse_args().environment / "bin"
+    with tempfile.TemporaryDirectory() as folder:
+        wrong = not _passes(programs, _written(Path(folder)))
+        for spoilt in _spoilt(Path(folder)):
+            if _passes(programs, [spoilt]):
+                sys.stdout.write(f"{spoilt.stem} was not found.\n")
+                wrong = True
+    wrong = not _rules() or wrong
+    sys.stdout.write("FAILED\n" if wrong else "The manifests are as they must be.\n")
+    return int(wrong)
+
+
+def _written(folder: Path) -> list[Path]:
+    files = []
+    for name, path in PATHS.items():
+        files.append(folder / f"{name}.yaml")
+        files[-1].write_text(kustomize(path))
+    return files
+
+
+def _spoilt(folder: Path) -> list[Path]:
+    """What each check must find, or it is none: a misspelt field, and a right too much."""
+
+    def write(name: str, web: Manifest) -> Path:
+        path = folder / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(web))
+        return path
+
+    misspelt, mighty = (
+        yaml.safe_load(yaml.safe_dump(workloads(render("production"))["web"])) for _ in range(2)
+    )
+    misspelt["spec"]["replica"] = 3
+    pod = mighty["spec"]["template"]["spec"]
+    pod["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = True
+    return [write("a misspelt field", misspelt), write("a right too much", mighty)]
+
+
+def _passes(programs: Path, files: list[Path]) -> bool:
+    python, checkov = programs / "python", programs / "checkov"
+    codes = [_run(python, "-m", "tests.deploy.schemas", *files)]
+    codes += [_run(python, checkov, "--config-file", _CONFIG, "--file", file) for file in files]
+    return not any(codes)
+
+
+def _rules() -> bool:
     try:
-        for name in ("kustomize", "promtool"):
-            _say(f"{name}: {bring(name)}")
-        code = _pytest(sys.argv[1:])
-        files, custom = _render()
-        steps = [_schemas(files), _custom(custom), _checkov(files)]
+        bring_promtool()
     except Failed as failure:
-        return _lacking(str(failure))
-    return code or int(not all(steps))
+        is_failure = os.environ.get("CI") == "true"
+        word = "FAILED" if is_failure else "SKIPPED"
+        sys.stdout.write(f"{word}: the alert rules were not tested: {failure}\n")
+        return not is_failure
+    return not _run(sys.executable, "-m", "pytest", "-q", "tests/deploy/test_promtool.py")
 
 
-def _render() -> tuple[list[Path], list[Path]]:
-    """Files of built-in resources and of custom ones."""
-    shutil.rmtree(_RENDERED, ignore_errors=True)
-    _RENDERED.mkdir(parents=True)
-    whole = {name: rendered(name) for name in ALL}
-    whole["monitoring"] = build(ROOT / "deploy/monitoring")
-    files, custom = [], []
-    for name, objects in whole.items():
-        ours = [o for o in objects if o["apiVersion"].partition("/")[0] in _CUSTOM]
-        files += _write(name, [o for o in objects if o not in ours])
-        custom += _write(f"{name}.custom", ours)
-    _say(f"rendered: {', '.join(whole)}")
-    return files, custom
-
-
-def _write(name: str, objects: Sequence[Object]) -> list[Path]:
-    if not objects:
-        return []
-    path = _RENDERED / f"{name}.yaml"
-    path.write_text(yaml.safe_dump_all(objects))
-    return [path]
-
-
-def _schemas(files: Sequence[Path]) -> bool:
-    """Against Kubernetes' own schemas, in which what is not known is an error."""
-
-    def check(version: str, paths: Sequence[Path]) -> Callable[[], str]:
-        program = str(_TOOLS / "kubernetes-validate")
-        return partial(run, [program, "--strict", "-k", version, *map(str, paths)])
-
-    found = [_passes(f"Kubernetes {version}", check(version, files)) for version in _VERSIONS]
-    broken = _broken("Deployment", lambda spec: spec.update({"replica": 3}))
-    return _fails("a misspelt field", check(_VERSIONS[-1], [broken])) and all(found)
-
-
-def _custom(files: Sequence[Path]) -> bool:
-    """Against the validators of their own projects' schemas, which let unknown fields pass."""
-    if not shutil.which("npm"):
-        return _lacking("the custom resources were not validated: npm is missing") == 0
-    shutil.copytree(ROOT / "tests/deploy/custom", _NODE, dirs_exist_ok=True)
-    options = ["--ignore-scripts", "--no-audit", "--no-fund", "--omit-lockfile-registry-resolved"]
-    run(["npm", "ci", *options], cwd=_NODE)
-
-    def check(paths: Sequence[Path]) -> str:
-        return run(["node", "validate.mjs", *map(str, paths)], cwd=_NODE)
-
-    ok = _passes("custom resources", lambda: check(files))
-    broken = _broken("ScaledObject", lambda spec: spec.update({"maxReplicaCount": "many"}))
-    return ok and _fails("a wrong type", lambda: check([broken]))
-
-
-def _checkov(files: Sequence[Path]) -> bool:
-    """By what others have learned; each exception is still one."""
-    names = [part for path in files for part in ("--file", str(path))]
-    program = str(_TOOLS / "checkov")
-    ok = _passes("checkov", lambda: run([program, "--config-file", str(_CHECKOV), *names]))
-    skipped = re.findall(r"^ +- (CKV\w+)$", _CHECKOV.read_text(), re.MULTILINE)
-    common = ["--framework", "kubernetes", "--skip-download", "--compact", "--quiet"]
-    for check in skipped:
-        only = [program, *common, "--check", check, *names]
-        ok = _fails(f"checkov's {check}", partial(run, only)) and ok
-    return ok and bool(skipped)
-
-
-def _broken(kind: str, spoil: Callable[[dict[str, object]], None]) -> Path:
-    """A file with one object of that kind, spoilt."""
-    objects = [o for o in rendered("production-keda") if o["kind"] == kind]
-    spoilt = yaml.safe_load(yaml.safe_dump(objects[0]))
-    spoil(spoilt["spec"])
-    (path,) = _write(f"broken-{kind}", [spoilt])
-    return path
-
-
-def _passes(name: str, check: Callable[[], str]) -> bool:
-    try:
-        check()
-    except Failed as failure:
-        _say(f"FAILED: {name}: {failure}")
-        return False
-    _say(f"ok: {name}")
-    return True
-
-
-def _fails(name: str, check: Callable[[], str]) -> bool:
-    """A check that could not fail would be none."""
-    try:
-        check()
-    except Failed:
-        _say(f"ok: {name} is found")
-        return True
-    _say(f"FAILED: {name} is not found")
-    return False
-
-
-def _lacking(what: str) -> int:
-    is_failure = os.environ.get("CI") == "true"
-    _say(f"{'FAILED' if is_failure else 'SKIPPED'}: {what}")
-    return int(is_failure)
-
-
-def _pytest(arguments: Sequence[str]) -> int:
-    command = [sys.executable, "-m", "pytest", "tests/deploy", "-p", "no:cacheprovider", *arguments]
-    return subprocess.call(command, cwd=ROOT)  # noqa: S603 - ours
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"[{time.monotonic() - _begun:5.1f} s] {text}\n")
-    sys.stdout.flush()
+def _run(*command: str | Path) -> int:
+    return subprocess.call(list(map(str, command)), cwd=ROOT)  # noqa: S603 - ours
 
 
 if __name__ == "__main__":

@@ -1,85 +1,114 @@
-"""The manifests as a cluster would get them."""
+"""The manifests as kustomize renders them, for all tests that stand on them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+import functools
+import shutil
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import yaml
 
-from tests.deploy.tools import WORK, Failed, program, run
 from tests.world.processes import ROOT
 
-Object: TypeAlias = Mapping[str, Any]
+DEPLOY: Final = ROOT / "deploy"
+PATHS: Final = {
+    "demo": DEPLOY / "overlays/demo",
+    "staging": DEPLOY / "overlays/staging",
+    "production": DEPLOY / "overlays/production",
+    # production with the optional component
+    "keda": ROOT / "tests/deploy/keda",
+    "monitoring": DEPLOY / "monitoring",
+}
+"""What is rendered, by name."""
 
-OVERLAYS: Final = ("demo", "staging", "production")
-ALL: Final = (*OVERLAYS, "production-keda")
-"""With production as it is on KEDA, which a comment in it offers."""
-_ON_KEDA: Final = """\
-apiVersion: kustomize.config.k8s.io/v1beta1
-kind: Kustomization
-namespace: tollwatch
-resources: [../../deploy/overlays/production]
-components: [../../deploy/components/keda]
-"""
-
-
-@lru_cache
-def rendered(name: str) -> tuple[Object, ...]:
-    """All objects of an overlay. Raises Failed."""
-    if name != "production-keda":
-        return build(ROOT / "deploy/overlays" / name)
-    directory = WORK / name
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "kustomization.yaml").write_text(_ON_KEDA)
-    return build(directory)
+Manifest = dict[str, Any]
 
 
-def build(directory: Path) -> tuple[Object, ...]:
-    """All objects of a kustomization. Raises Failed."""
-    kustomize = program("kustomize")
-    if kustomize is None:
-        raise Failed("kustomize is missing: `make deploy-test` brings it")
-    return tuple(yaml.safe_load_all(run([str(kustomize), "build", str(directory)])))
+class CannotRender(Exception):
+    """kustomize refuses; the message is its own."""
 
 
-def of_kind(objects: Sequence[Object], *kinds: str) -> list[Object]:
-    """Those of some kinds."""
-    return [each for each in objects if each["kind"] in kinds]
+def kustomize(path: Path) -> str:
+    """What `kubectl apply -k` would send, as YAML. Raises CannotRender."""
+    done = subprocess.run(  # noqa: S603 - ours
+        [_kubectl(), "kustomize", path], capture_output=True, text=True, check=False
+    )
+    # Whatever it warns of (a field that will go, a patch without effect) is to be mended.
+    if done.returncode or done.stderr:
+        raise CannotRender(done.stderr.strip())
+    return done.stdout
 
 
-def workloads(objects: Sequence[Object]) -> list[Object]:
-    """What makes pods."""
-    return of_kind(objects, "Deployment", "StatefulSet")
+def _kubectl() -> str:
+    """The one that was installed beside this Python, and no other: old ones know no components."""
+    found = shutil.which("kubectl", path=str(Path(sys.executable).parent))
+    if found is None:
+        raise CannotRender("kubectl is not in this environment: make test installs it")
+    return found
 
 
-def containers(objects: Sequence[Object]) -> Iterator[tuple[str, Object, Object]]:
-    """Each container with the name of its workload and the pod's description."""
-    for workload in workloads(objects):
-        pod = workload["spec"]["template"]["spec"]
-        for container in [*pod.get("initContainers", ()), *pod["containers"]]:
-            yield workload["metadata"]["name"], pod, container
+def render(name: str) -> list[Manifest]:
+    """The objects of what `PATHS` names so; rendered once in a process. Do not change them."""
+    return _rendered(PATHS[name])
 
 
-def selects(selector: Object, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector chooses what has these labels. Raises ValueError for the rest."""
-    unknown = set(selector) - {"matchLabels", "matchExpressions"}
-    if unknown:
-        raise ValueError(f"not a label selector: {sorted(unknown)}")
-    wanted = selector.get("matchLabels", {})
-    if any(labels.get(name) != value for name, value in wanted.items()):
-        return False
-    return all(_holds(each, labels) for each in selector.get("matchExpressions", ()))
+@functools.cache
+def _rendered(path: Path) -> list[Manifest]:
+    return list(yaml.safe_load_all(kustomize(path)))
 
 
-def _holds(expression: Object, labels: Mapping[str, str]) -> bool:
-    value = labels.get(expression["key"])
-    match expression["operator"]:
-        case "In":
-            return value in expression["values"]
-        case "NotIn":
-            return value not in expression["values"]
-        case "Exists":
-            return value is not None
-        case other:
-            raise ValueError(f"operator {other}")
+def of_kind(manifests: list[Manifest], *kinds: str) -> list[Manifest]:
+    """Those of the kinds, in order."""
+    return [manifest for manifest in manifests if manifest["kind"] in kinds]
+
+
+def named(manifests: list[Manifest], kind: str, name: str) -> Manifest:
+    """The one of that kind and name. Raises KeyError where there is none."""
+    for manifest in of_kind(manifests, kind):
+        if manifest["metadata"]["name"] == name:
+            return manifest
+    raise KeyError(f"{kind} {name}")
+
+
+def workloads(manifests: list[Manifest]) -> dict[str, Manifest]:
+    """What runs pods, by its component: web, worker, redis, simulator."""
+    return {
+        workload["metadata"]["labels"]["app.kubernetes.io/component"]: workload
+        for workload in of_kind(manifests, "Deployment", "StatefulSet")
+    }
+
+
+def pod(workload: Manifest) -> Manifest:
+    """The pod's spec."""
+    spec: Manifest = workload["spec"]["template"]["spec"]
+    return spec
+
+
+def container(workload: Manifest) -> Manifest:
+    """The pod's only container."""
+    (only,) = pod(workload)["containers"]
+    found: Manifest = only
+    return found
+
+
+def environment(workload: Manifest, manifests: list[Manifest]) -> dict[str, str]:
+    """The container's variables, ConfigMaps resolved; a Secret is only ever named by a path."""
+    values: dict[str, str] = {}
+    for source in container(workload).get("envFrom", ()):
+        values |= named(manifests, "ConfigMap", source["configMapRef"]["name"])["data"]
+    for variable in container(workload).get("env", ()):
+        values[variable["name"]] = variable["value"]
+    return values
+
+
+def secret_files(workload: Manifest) -> dict[str, tuple[str, str]]:
+    """Which files the pod has from Secrets: path → name and key of the Secret."""
+    mounted = container(workload).get("volumeMounts", ())
+    mounts = {mount["name"]: mount["mountPath"] for mount in mounted}
+    return {
+        f"{mounts[volume['name']]}/{item['path']}": (volume["secret"]["secretName"], item["key"])
+        for volume in pod(workload).get("volumes", ())
+        if "secret" in volume
+        for item in volume["secret"]["items"]
+    }

@@ -1,483 +1,501 @@
-"""What a cluster would get: hardened, wired together, with settings that exist and no secret."""
+"""The manifests: what runs is configured, hardened, reachable by whom it must be, and rolls."""
 
+import base64
+import ipaddress
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 
-from service.settings import Variable, variables
-from tests.deploy import render
-from tests.deploy.render import Object, containers, of_kind, rendered, selects, workloads
-from tests.world.processes import ROOT
+from service import __version__
+from service.settings import SettingsError, Variable, WebSettings, WorkerSettings, variables
+from tests.deploy.render import (
+    DEPLOY,
+    PATHS,
+    Manifest,
+    container,
+    environment,
+    kustomize,
+    named,
+    of_kind,
+    pod,
+    render,
+    secret_files,
+    workloads,
+)
+from tests.deploy.restricted import violations
 from tests.world.world import World
+from workers.metrics import WorkerMetrics
+from workers.policy import Policy
+from workers.policy_file import parse_policy
 
+_PROCESSES: Final = ("web", "worker")
 _VARIABLES: Final = {row.name: row for row in variables()}
-_SECRETS: Final = {"REDIS_URL", "TELNYX_PUBLIC_KEY", "TELNYX_API_KEY", "SLACK_WEBHOOK_URL"}
-_SECRETS_DIRECTORY: Final = "/run/secrets/tollwatch"
+_SECRETS: Final = {
+    "web": {"REDIS_URL", "TELNYX_PUBLIC_KEY"},
+    "worker": {"REDIS_URL", "TELNYX_API_KEY", "SLACK_WEBHOOK_URL"},
+}
+_PLURAL: Final = pytest.mark.parametrize("name", [n for n in PATHS if n != "monitoring"])
 _COMPONENT: Final = "app.kubernetes.io/component"
-_PRODUCT: Final = ("web", "worker")
-
-overlays = pytest.mark.parametrize("overlay", render.ALL)
-components = pytest.mark.parametrize("component", _PRODUCT)
 
 
 def _own(component: str) -> dict[str, Variable]:
     """The variables that a process reads."""
-    return {n: v for n, v in _VARIABLES.items() if (v.web if component == "web" else v.worker)}
+    is_web = component == "web"
+    return {n: row for n, row in _VARIABLES.items() if (row.web if is_web else row.worker)}
 
 
-def _container(overlay: str, component: str) -> Object:
-    name = f"tollwatch-{component}"
-    (found,) = (c for w, _, c in containers(rendered(overlay)) if w == name)
-    return found
+def _settings(component: str, manifests: list[Manifest]) -> dict[str, str]:
+    """A process' variables; one that is read from a file goes by the variable's own name."""
+    given = environment(workloads(manifests)[component], manifests)
+    return {variable.removesuffix("_FILE"): value for variable, value in given.items()}
 
 
-def _named(overlay: str, kind: str, name: str) -> Object:
-    (found,) = (o for o in of_kind(rendered(overlay), kind) if o["metadata"]["name"] == name)
-    return found
-
-
-def _settings(overlay: str, component: str) -> dict[str, str]:
-    """What the environment says without any secret."""
-    settings: dict[str, str] = {}
-    container = _container(overlay, component)
-    for source in container["envFrom"]:
-        settings |= _named(overlay, "ConfigMap", source["configMapRef"]["name"])["data"]
-    return settings | {variable["name"]: variable["value"] for variable in container["env"]}
-
-
-# --- settings -----------------------------------------------------------------------------------
-
-
-@overlays
-@components
-def test_each_variable_is_a_setting_of_its_process(overlay: str, component: str) -> None:
-    """None is misspelt, and none is the other process'."""
-    given = {name.removesuffix("_FILE") for name in _settings(overlay, component)}
-    assert given <= set(_own(component))
-
-
-@overlays
-@components
-def test_each_process_gets_what_it_needs(overlay: str, component: str) -> None:
-    """Every required setting is there."""
-    required = {name for name, row in _own(component).items() if row.default == "required"}
-    assert required <= {n.removesuffix("_FILE") for n in _settings(overlay, component)}
-
-
-@overlays
-@components
-def test_secrets_are_files_of_the_process_own_secret(overlay: str, component: str) -> None:
-    """No secret is a variable; each process has its own, whole and nothing else in it."""
-    settings = _settings(overlay, component)
-    files = {name: path for name, path in settings.items() if name.endswith("_FILE")}
-    own = _SECRETS & set(_own(component))
-    assert files == {f"{name}_FILE": f"{_SECRETS_DIRECTORY}/{name}" for name in own}
-    assert not _SECRETS & set(settings)
-    ((_, pod, container),) = (
-        found for found in containers(rendered(overlay)) if found[0] == f"tollwatch-{component}"
+def _matches(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a label selector selects what has the labels."""
+    wanted = selector.get("matchLabels", {}).items()
+    return all(labels.get(key) == value for key, value in wanted) and all(
+        rule["operator"] == "In" and labels.get(rule["key"]) in rule["values"]
+        for rule in selector.get("matchExpressions", ())
     )
-    mounted = {m["name"] for m in container["volumeMounts"] if m["mountPath"] == _SECRETS_DIRECTORY}
-    (source,) = (v["secret"] for v in pod["volumes"] if v["name"] in mounted)
-    assert source["secretName"].startswith(f"tollwatch-{component}")
-    assert not [v for v in pod["volumes"] if "secret" in v and v["name"] not in mounted]
 
 
-def test_only_the_demonstration_brings_secrets() -> None:
-    """And those open nothing: they are the simulated account's."""
-    for overlay in ("staging", "production", "production-keda"):
-        assert not of_kind(rendered(overlay), "Secret")
+def _labels(workload: Manifest) -> dict[str, str]:
+    labels: dict[str, str] = workload["spec"]["template"]["metadata"]["labels"]
+    return labels
+
+
+def _selected(selector: dict[str, Any], manifests: list[Manifest]) -> set[str]:
+    """The components of the pods that a selector selects."""
+    pods = workloads(manifests).items()
+    return {component for component, workload in pods if _matches(selector, _labels(workload))}
+
+
+# --- settings and secrets ---
+
+
+@_PLURAL
+@pytest.mark.parametrize("component", _PROCESSES)
+def test_each_process_gets_only_what_it_reads(name: str, component: str) -> None:
+    """Each variable is a setting of that process: no misspelling, and none of the other."""
+    assert set(_settings(component, render(name))) <= set(_own(component))
+
+
+@_PLURAL
+@pytest.mark.parametrize("component", _PROCESSES)
+def test_each_process_gets_what_it_needs(name: str, component: str) -> None:
+    """Every required setting is there, and Redis, whose default is this machine."""
+    required = {n for n, row in _own(component).items() if row.default == "required"}
+    assert required | {"REDIS_URL"} <= set(_settings(component, render(name)))
+
+
+@_PLURAL
+@pytest.mark.parametrize("component", _PROCESSES)
+def test_each_process_gets_only_its_own_secrets_and_as_files(name: str, component: str) -> None:
+    """What is secret is in a file of a Secret that no other process has, and in no variable."""
+    manifests = render(name)
+    workload = workloads(manifests)[component]
+    given = environment(workload, manifests)
+    files = secret_files(workload)
+    assert {variable for variable in given if variable.endswith("_FILE")} == {
+        f"{secret}_FILE" for secret in _SECRETS[component]
+    }
+    assert not _SECRETS[component] & set(given)
+    assert {files[given[f"{secret}_FILE"]][1] for secret in _SECRETS[component]} == set(
+        _SECRETS[component]
+    )
+    assert len(files) == len(_SECRETS[component])
+    others = [secret_files(w) for c, w in workloads(manifests).items() if c != component]
+    assert not {secret for secret, _ in files.values()} & {
+        secret for other in others if other for secret, _ in other.values()
+    }
+
+
+@_PLURAL
+@pytest.mark.parametrize(
+    ("component", "settings"), [("web", WebSettings), ("worker", WorkerSettings)]
+)
+def test_the_settings_are_accepted(
+    name: str, component: str, settings: type[WebSettings | WorkerSettings]
+) -> None:
+    """With secrets of the right form the process would start."""
     world = World()
-    assert f"TELNYX_PUBLIC_KEY={world.public_key}" in _demo()
-    assert f"TELNYX_API_KEY={world.api_key}" in _demo()
-    assert world.slack.path in _demo()
-
-
-def _demo() -> str:
-    return (ROOT / "deploy/overlays/demo/kustomization.yaml").read_text()
-
-
-def test_a_changed_policy_rolls_the_workers(tmp_path: Path) -> None:
-    """The ConfigMap's name is another, and the worker's pods name it."""
-    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
-    policy = tmp_path / "deploy/base/policy.yaml"
-    policy.write_text(policy.read_text().replace("5.00", "6.00"))
-    changed = render.build(tmp_path / "deploy/overlays/staging")
-    assert _policies(changed) != _policies(rendered("staging"))
-    assert len(_policies(changed)) == 1
-
-
-def _policies(objects: tuple[Object, ...]) -> set[str]:
-    """The names of the policies that pods mount, each of which is there."""
-    there = {each["metadata"]["name"] for each in of_kind(objects, "ConfigMap")}
-    volumes = [v for _, pod, _ in containers(objects) for v in pod.get("volumes", ())]
-    named = {v["configMap"]["name"] for v in volumes if v["name"] == "policy"}
-    assert named <= there
-    return named
-
-
-# --- rights -------------------------------------------------------------------------------------
-
-
-@overlays
-def test_every_pod_satisfies_the_restricted_standard(overlay: str) -> None:
-    """https://kubernetes.io/docs/concepts/security/pod-security-standards/, all of it."""
-    found = list(containers(rendered(overlay)))
-    assert len(found) >= 2
-    for workload, pod, container in found:
-        assert not list(_unrestricted(pod, container)), workload
-    assert {
-        name: value
-        for name, value in _namespace(overlay)["metadata"]["labels"].items()
-        if name.startswith("pod-security")
-    } == {
-        f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")
+    secrets = {
+        "REDIS_URL": "redis://redis/0",
+        "TELNYX_PUBLIC_KEY": world.public_key,
+        "TELNYX_API_KEY": world.api_key,
+        "SLACK_WEBHOOK_URL": "https://slack.example/x",
     }
+    given = _settings(component, render(name))
+    loaded = settings.load(given | {key: secrets[key] for key in _SECRETS[component]})
+    assert loaded.mask_numbers
 
 
-def _namespace(overlay: str) -> Object:
-    (found,) = of_kind(rendered(overlay), "Namespace")
-    return found
+def test_a_bad_setting_would_be_seen() -> None:
+    """The test above is not content with anything."""
+    given = _settings("worker", render("production")) | {"TOLLWATCH_GRACE_SECONDS": "soon"}
+    with pytest.raises(SettingsError):
+        WorkerSettings.load(given)
 
 
-def _unrestricted(pod: Object, container: Object) -> Any:
-    of_pod, of_container = pod.get("securityContext", {}), container.get("securityContext", {})
-    both = {**of_pod, **of_container}
-    kinds = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim"}
-    kinds |= {"projected", "secret", "name"}
-    checks = {
-        "host namespaces": not any(pod.get(n) for n in ("hostNetwork", "hostPID", "hostIPC")),
-        "privileged": not of_container.get("privileged"),
-        "capabilities dropped": of_container.get("capabilities", {}).get("drop") == ["ALL"],
-        "capabilities added": not of_container.get("capabilities", {}).get("add"),
-        "volume types": all(set(v) <= kinds for v in pod.get("volumes", ())),
-        "host ports": not any(p.get("hostPort") for p in container.get("ports", ())),
-        "host probes": "host:" not in str(container.get("livenessProbe")),
-        "/proc mount": of_container.get("procMount", "Default") == "Default",
-        "sysctls": not of_pod.get("sysctls"),
-        "AppArmor": "appArmorProfile" not in both,
-        "SELinux": "seLinuxOptions" not in both,
-        "seccomp": both.get("seccompProfile") == {"type": "RuntimeDefault"},
-        "privilege escalation": of_container.get("allowPrivilegeEscalation") is False,
-        "not root": both.get("runAsNonRoot") is True and both.get("runAsUser", 0) > 0,
-        # Beyond the standard.
-        "read-only root": of_container.get("readOnlyRootFilesystem") is True,
-        "own group": both.get("runAsGroup", 0) > 0,
-        "no token": pod.get("automountServiceAccountToken") is False,
-        "no service links": pod.get("enableServiceLinks") is False,
-        "memory bounded": "memory" in container["resources"]["limits"],
-        "requests": set(container["resources"]["requests"]) == {"cpu", "memory"},
-    }
-    return (name for name, holds in checks.items() if not holds)
+@pytest.mark.parametrize("name", ["staging", "production", "keda"])
+def test_no_secret_is_in_the_manifests(name: str) -> None:
+    """They are only referred to; the demonstration's open nothing."""
+    assert of_kind(render(name), "Secret") == []
+
+
+def test_the_demonstration_needs_no_credentials() -> None:
+    """Its keys are those of the simulated account, and it talks to the simulator."""
+    manifests, world = render("demo"), World()
+    secrets: dict[str, str] = {}
+    for component in _PROCESSES:
+        for secret, _ in secret_files(workloads(manifests)[component]).values():
+            data = named(manifests, "Secret", secret)
+            secrets |= {key: _decoded(value) for key, value in data["data"].items()}
+    given = _settings("worker", manifests)
+    assert secrets["TELNYX_PUBLIC_KEY"] == world.public_key
+    assert secrets["TELNYX_API_KEY"] == world.api_key
+    assert secrets["SLACK_WEBHOOK_URL"].endswith(world.slack.path)
+    host = named(manifests, "Service", "tollwatch-simulator")["metadata"]["name"]
+    port = named(manifests, "Service", "tollwatch-simulator")["spec"]["ports"][0]["port"]
+    assert given["TELNYX_API_URL"] == f"http://{host}:{port}/v2"
+    assert secrets["SLACK_WEBHOOK_URL"].startswith(f"http://{host}:{port}/")
+    service = named(manifests, "Service", "tollwatch-web")
+    url = f"http://tollwatch-web:{service['spec']['ports'][0]['port']}/webhooks/telnyx"
+    assert url in container(workloads(manifests)["simulator"])["args"]
+    namespaces = {m["metadata"].get("namespace") for m in manifests} - {None}
+    assert namespaces == {"tollwatch-demo"}, "it must not be mistaken for the real one"
+
+
+def _decoded(value: str) -> str:
+    return base64.b64decode(value).decode()
+
+
+def test_the_policy_is_the_built_in_one_until_it_is_changed() -> None:
+    """Who applies the manifests as they are gets what the README describes."""
+    manifests = render("production")
+    (volume,) = (v for v in pod(workloads(manifests)["worker"])["volumes"] if "configMap" in v)
+    text = named(manifests, "ConfigMap", volume["configMap"]["name"])["data"]["policy.yaml"]
+    assert parse_policy(text) == Policy()
 
 
 @pytest.mark.parametrize(
-    ("where", "value"),
-    [
-        ("container.securityContext.capabilities", {"drop": ["ALL"], "add": ["NET_ADMIN"]}),
-        ("container.securityContext.readOnlyRootFilesystem", False),
-        ("pod.securityContext.runAsUser", 0),
-        ("pod.securityContext.seccompProfile", {"type": "Unconfined"}),
-        ("pod.hostNetwork", True),
-        ("pod.volumes", [{"name": "x", "hostPath": {"path": "/"}}]),
-        ("pod.enableServiceLinks", True),
-    ],
+    ("file", "component"),
+    [("policy.yaml", "worker"), ("worker.env", "worker"), ("web.env", "web")],
 )
-def test_what_is_not_restricted_would_be_found(where: str, value: Any) -> None:
-    """Each of them alone."""
-    _, pod, container = next(containers(rendered("production")))
-    changed: dict[str, Any] = yaml.safe_load(yaml.safe_dump({"pod": pod, "container": container}))
-    assert not list(_unrestricted(changed["pod"], changed["container"]))
-    *path, last = where.split(".")
-    place = changed
-    for name in path:
-        place = place[name]
-    place[last] = value
-    assert list(_unrestricted(changed["pod"], changed["container"]))
+def test_a_changed_policy_or_setting_rolls_the_pods_that_read_it(
+    tmp_path: Path, file: str, component: str
+) -> None:
+    """And no others: a pod's template names its ConfigMaps, and their names follow their text."""
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    with (tmp_path / "deploy/base" / file).open("a") as changed:
+        changed.write("\n# a change\n" if file == "policy.yaml" else "\nTOLLWATCH_HOST=127.0.0.1\n")
+    text = kustomize(tmp_path / "deploy/overlays/production")
+    before, after = workloads(render("production")), workloads(list(yaml.safe_load_all(text)))
+    rolled = {name for name in before if before[name]["spec"] != after[name]["spec"]}
+    assert rolled == {component}
 
 
-@overlays
-def test_no_workload_shares_an_account(overlay: str) -> None:
-    """Each has a service account of its own, which has no token."""
-    objects = rendered(overlay)
-    accounts = {
-        each["metadata"]["name"]: each["automountServiceAccountToken"]
-        for each in of_kind(objects, "ServiceAccount")
-    }
-    used = [w["spec"]["template"]["spec"]["serviceAccountName"] for w in workloads(objects)]
-    assert sorted(used) == sorted(accounts)
-    assert set(accounts.values()) == {False}
+# --- pods ---
 
 
-# --- wiring -------------------------------------------------------------------------------------
+@_PLURAL
+def test_every_pod_is_admitted_at_the_restricted_level(name: str) -> None:
+    """And the namespace demands it."""
+    manifests = render(name)
+    for workload in workloads(manifests).values():
+        assert violations(pod(workload)) == []
+    (namespace,) = of_kind(manifests, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    kinds = {manifest["kind"] for manifest in manifests}
+    assert not kinds & {"Job", "CronJob", "DaemonSet", "Pod", "ReplicaSet"}, "look at these, too"
 
 
-@overlays
-def test_selectors_choose_just_their_pods(overlay: str) -> None:
-    """Of workloads, services and disruption budgets, each those of one workload."""
-    objects = rendered(overlay)
-    pods = {
-        each["metadata"]["name"]: each["spec"]["template"]["metadata"]["labels"]
-        for each in workloads(objects)
-    }
-    for each in objects:
-        name, spec = each["metadata"]["name"], each.get("spec", {})
-        match each["kind"]:
-            case "Deployment" | "StatefulSet" | "PodDisruptionBudget":
-                selector = spec["selector"]
-            case "Service":
-                selector = {"matchLabels": spec["selector"]}
-            case _:
-                continue
-        assert [pod for pod, labels in pods.items() if selects(selector, labels)] == [name]
-    for workload in workloads(objects):
-        spread = workload["spec"]["template"]["spec"].get("topologySpreadConstraints", ())
-        for constraint in spread:
-            assert selects(constraint["labelSelector"], pods[workload["metadata"]["name"]])
+@_PLURAL
+def test_every_pod_is_hardened(name: str) -> None:
+    """Nothing writes to its root, asks the API, is told of services, or takes without limit."""
+    for workload in workloads(render(name)).values():
+        spec, only = pod(workload), container(workload)
+        assert only["securityContext"]["readOnlyRootFilesystem"] is True
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False
+        assert {"cpu", "memory"} <= set(only["resources"]["requests"])
+        assert {"cpu", "memory"} <= set(only["resources"]["limits"])
 
 
-@overlays
-def test_services_and_probes_name_ports_that_are_there(overlay: str) -> None:
-    """By name, so that a changed number is changed once."""
-    objects = rendered(overlay)
+@_PLURAL
+def test_selectors_match_the_pods_and_nothing_else(name: str) -> None:
+    """Of workloads, services and budgets: each selects the pods of one component."""
+    manifests = render(name)
+    for component, workload in workloads(manifests).items():
+        assert _selected(workload["spec"]["selector"], manifests) == {component}
+        for spread in pod(workload).get("topologySpreadConstraints", ()):
+            assert _selected(spread["labelSelector"], manifests) == {component}
+    for service in of_kind(manifests, "Service"):
+        selector = {"matchLabels": service["spec"]["selector"]}
+        own = service["metadata"]["labels"][_COMPONENT]
+        assert _selected(selector, manifests) == {own}
+    for budget in of_kind(manifests, "PodDisruptionBudget"):
+        own = budget["metadata"]["labels"][_COMPONENT]
+        assert _selected(budget["spec"]["selector"], manifests) == {own}
+
+
+@_PLURAL
+def test_ports_that_are_named_exist(name: str) -> None:
+    """Services, probes and network policies name ports of the containers that they are about."""
+    manifests = render(name)
     ports = {
-        name: {port["name"] for port in container["ports"]}
-        for name, _, container in containers(objects)
+        component: {port["name"] for port in container(workload).get("ports", ())}
+        for component, workload in workloads(manifests).items()
     }
-    for service in of_kind(objects, "Service"):
-        assert {p["targetPort"] for p in service["spec"]["ports"]} <= ports[
-            service["metadata"]["name"]
-        ]
-    for name, _, container in containers(objects):
-        for kind in ("startupProbe", "readinessProbe", "livenessProbe"):
-            probe = container.get(kind, {})
+    for service in of_kind(manifests, "Service"):
+        own = service["metadata"]["labels"][_COMPONENT]
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports[own]
+    for component, workload in workloads(manifests).items():
+        only = container(workload)
+        for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
+            probe = only.get(kind, {})
             asked = probe.get("httpGet") or probe.get("tcpSocket")
-            assert not asked or asked["port"] in ports[name]
-    for ingress in of_kind(objects, "Ingress"):
-        for rule in ingress["spec"]["rules"]:
-            for path in rule["http"]["paths"]:
-                backend = path["backend"]["service"]
-                (service,) = (
-                    each
-                    for each in of_kind(objects, "Service")
-                    if each["metadata"]["name"] == backend["name"]
-                )
-                assert backend["port"]["name"] in {p["name"] for p in service["spec"]["ports"]}
+            assert asked is None or asked["port"] in ports[component]
+    for policy in of_kind(manifests, "NetworkPolicy"):
+        for rule in policy["spec"].get("ingress", ()):
+            for component in _selected(policy["spec"]["podSelector"], manifests):
+                assert {port["port"] for port in rule["ports"]} <= ports[component]
 
 
-@overlays
-@components
-def test_ports_are_those_of_the_settings(overlay: str, component: str) -> None:
-    """Nothing moves them, and the probes ask the admin port."""
-    container = _container(overlay, component)
-    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert not {"TOLLWATCH_PORT", "TOLLWATCH_ADMIN_PORT"} & set(_settings(overlay, component))
-    assert ports["admin"] == {"web": 9090, "worker": 9091}[component]
-    assert ports.get("http", 8080) == int(_VARIABLES["TOLLWATCH_PORT"].default)
-    asked = {
-        kind: container[kind]["httpGet"]
-        for kind in ("startupProbe", "readinessProbe", "livenessProbe")
-    }
-    assert {probe["port"] for probe in asked.values()} == {"admin"}
-    assert asked["readinessProbe"]["path"] == "/readyz"
-    assert asked["livenessProbe"]["path"] == "/livez"
+@pytest.mark.parametrize("component", _PROCESSES)
+def test_ports_are_those_that_the_process_listens_on(component: str) -> None:
+    """The container's ports are the settings' defaults, as the monitoring expects them."""
+    ports = {p["name"]: p["containerPort"] for p in container(_production(component))["ports"]}
+    assert ports == ({"http": 8080, "admin": 9090} if component == "web" else {"admin": 9091})
+    assert WebSettings.model_fields["port"].default == 8080
+    assert WebSettings.model_fields["admin_port"].default == 9090
+    assert WorkerSettings.model_fields["admin_port"].default == 9091
 
 
-@overlays
-@components
-def test_a_pod_has_the_time_to_end(overlay: str, component: str) -> None:
-    """The hook, draining and the grace fit into what Kubernetes grants, with some to spare."""
-    ((_, pod, container),) = (
-        found for found in containers(rendered(overlay)) if found[0] == f"tollwatch-{component}"
-    )
-    settings = _settings(overlay, component)
-    seconds = float(settings.get("TOLLWATCH_GRACE_SECONDS", "20"))
-    if component == "web":
-        hook = container["lifecycle"]["preStop"]["exec"]["command"]
-        assert hook[0] == "sleep"
-        assert int(hook[1]) >= 5, "services must have the time to know"
-        seconds += int(hook[1]) + float(settings.get("TOLLWATCH_DRAIN_SECONDS", "3"))
-    assert pod["terminationGracePeriodSeconds"] >= seconds + 5
+def _production(component: str) -> Manifest:
+    return workloads(render("production"))[component]
 
 
-@overlays
-@components
-def test_a_rollout_never_takes_away_what_works(overlay: str, component: str) -> None:
-    """A new pod is ready first; evictions take one at most; the autoscaler alone counts them."""
-    workload = _named(overlay, "Deployment", f"tollwatch-{component}")
-    strategy = workload["spec"]["strategy"]["rollingUpdate"]
-    assert strategy["maxUnavailable"] == 0
-    assert strategy["maxSurge"] >= 1
-    assert "replicas" not in workload["spec"], "it would undo what the autoscaler said"
-    budget = _named(overlay, "PodDisruptionBudget", f"tollwatch-{component}")
+# --- coming and going ---
+
+
+@_PLURAL
+@pytest.mark.parametrize("component", _PROCESSES)
+def test_pods_may_finish_before_they_are_killed(name: str, component: str) -> None:
+    """The hook, the drain and the grace together end before the kubelet's patience does."""
+    manifests = render(name)
+    workload = workloads(manifests)[component]
+    given = _settings(component, manifests)
+    hook = container(workload).get("lifecycle", {}).get("preStop", {"exec": {"command": ["", "0"]}})
+    drain = given["TOLLWATCH_DRAIN_SECONDS"] if component == "web" else "0"
+    own = float(hook["exec"]["command"][1]) + float(drain) + float(given["TOLLWATCH_GRACE_SECONDS"])
+    assert own + 5 <= pod(workload)["terminationGracePeriodSeconds"]
+
+
+def test_a_web_pod_leaves_before_it_closes() -> None:
+    """Proxies have time to hear of it; and readiness has failed before the port closes."""
+    web = _production("web")
+    probe = container(web)["readinessProbe"]
+    drain = float(_settings("web", render("production"))["TOLLWATCH_DRAIN_SECONDS"])
+    assert container(web)["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "5"]
+    assert drain >= probe["periodSeconds"]
+    # What readiness itself may take to say no.
+    assert probe["timeoutSeconds"] > 2
+
+
+@pytest.mark.parametrize("component", _PROCESSES)
+def test_a_rollout_takes_no_pod_before_another_is_ready(component: str) -> None:
+    """Nor is a pod restarted because Redis is away."""
+    deployment = _production(component)
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert container(deployment)["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    for kind in ("startupProbe", "livenessProbe"):
+        assert container(deployment)[kind]["httpGet"]["path"] == "/livez"
+
+
+@_PLURAL
+@pytest.mark.parametrize("component", _PROCESSES)
+def test_one_scaler_and_one_budget_for_each_deployment(name: str, component: str) -> None:
+    """Two would fight, and a count in the Deployment would undo what the scaler decided."""
+    manifests = render(name)
+    target = f"tollwatch-{component}"
+    scalers = [
+        scaler
+        for scaler in of_kind(manifests, "HorizontalPodAutoscaler", "ScaledObject")
+        if scaler["spec"]["scaleTargetRef"]["name"] == target
+    ]
+    assert len(scalers) == 1
+    assert "replicas" not in workloads(manifests)[component]["spec"]
+    budget = named(manifests, "PodDisruptionBudget", target)
     assert budget["spec"]["maxUnavailable"] == 1
-    assert _least(overlay, workload["metadata"]["name"]) >= 2
+    spec = scalers[0]["spec"]
+    least = spec.get("minReplicas", spec.get("minReplicaCount"))
+    most = spec.get("maxReplicas", spec.get("maxReplicaCount"))
+    assert (2 if name != "demo" else 1) <= least < most
 
 
-def _least(overlay: str, name: str) -> int:
-    """How many pods its one autoscaler leaves it at least."""
-    scalers = of_kind(rendered(overlay), "HorizontalPodAutoscaler", "ScaledObject")
-    (spec,) = (s["spec"] for s in scalers if s["spec"]["scaleTargetRef"]["name"] == name)
-    least, most = (
-        (spec["minReplicas"], spec["maxReplicas"])
-        if "minReplicas" in spec
-        else (spec["minReplicaCount"], spec["maxReplicaCount"])
+def test_the_component_scales_workers_by_metrics_that_they_have() -> None:
+    """What the query names is what a worker shows."""
+    registry = CollectorRegistry()
+    WorkerMetrics(registry)
+    shown = generate_latest(registry).decode()
+    (scaler,) = of_kind(render("keda"), "ScaledObject")
+    query = scaler["spec"]["triggers"][0]["metadata"]["query"]
+    metrics = re.findall(r"(tollwatch_\w+){", query)
+    assert len(metrics) == 3
+    for metric in metrics:
+        assert re.search(rf"^{metric}[{{ ]", shown, re.MULTILINE), metric
+    assert 'tollwatch_overdue{line="sessions"}' in shown
+
+
+# --- the network ---
+
+
+@_PLURAL
+def test_what_is_not_allowed_is_denied_to_every_pod(name: str) -> None:
+    """One policy for all pods of the namespace allows nothing, in either direction."""
+    manifests = render(name)
+    (deny,) = (
+        policy["spec"]
+        for policy in of_kind(manifests, "NetworkPolicy")
+        if policy["spec"]["podSelector"] == {}
     )
-    assert least < most
-    return int(least)
+    assert sorted(deny["policyTypes"]) == ["Egress", "Ingress"]
+    assert "ingress" not in deny
+    assert "egress" not in deny
 
 
-# --- the network --------------------------------------------------------------------------------
-
-
-@overlays
-def test_nothing_is_allowed_that_is_not_named(overlay: str) -> None:
-    """One policy denies all, in both directions, to every pod."""
-    (nothing,) = (
-        each
-        for each in of_kind(rendered(overlay), "NetworkPolicy")
-        if each["spec"]["podSelector"] == {}
-    )
-    assert nothing["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-
-
-@overlays
-def test_what_one_side_may_send_the_other_may_take(overlay: str) -> None:
-    """Between pods each connection is allowed at both ends, and just these are."""
-    wanted = {("web", "redis", 6379), ("worker", "redis", 6379)}
-    if overlay == "demo":
-        wanted |= {("simulator", "web", 8080), ("worker", "simulator", 8900)}
-    if overlay.startswith("production"):
-        wanted = set()
-    sent, taken = _allowed(overlay, "egress"), _allowed(overlay, "ingress")
-    assert sent & taken == wanted
-
-
-def _allowed(overlay: str, direction: str) -> set[tuple[str, str, int]]:
-    """By component: who may connect to whom, on which port of theirs."""
-    objects = rendered(overlay)
-    pods = {
-        labels[_COMPONENT]: (labels, {p["name"]: p["containerPort"] for p in c["ports"]})
-        for w in workloads(objects)
-        for labels in [w["spec"]["template"]["metadata"]["labels"]]
-        for c in w["spec"]["template"]["spec"]["containers"]
-    }
+def _allowed(name: str, component: str, direction: str) -> set[tuple[str, Any]]:
+    """Who may come to a component's pods, or where they may go: (peer, port)."""
+    manifests = render(name)
     found = set()
-    for policy in of_kind(objects, "NetworkPolicy"):
-        ours = [
-            c for c, (labels, _) in pods.items() if selects(policy["spec"]["podSelector"], labels)
-        ]
-        for rule in policy["spec"].get(direction, ()):
-            peers = [
-                component
-                for peer in rule["from" if direction == "ingress" else "to"]
-                if "podSelector" in peer
-                for component, (labels, _) in pods.items()
-                if selects(peer["podSelector"], labels)
-            ]
-            for our in ours:
-                for peer in peers:
-                    source, target = (peer, our) if direction == "ingress" else (our, peer)
-                    for port in rule["ports"]:
-                        number = pods[target][1].get(port["port"], port["port"])
-                        found.add((source, target, number))
+    side = "from" if direction == "ingress" else "to"
+    for policy in of_kind(manifests, "NetworkPolicy"):
+        if component in _selected(policy["spec"]["podSelector"], manifests):
+            for rule in policy["spec"].get(direction, ()):
+                for peer in rule[side]:
+                    for who in _peers(peer, manifests):
+                        found |= {(who, port["port"]) for port in rule["ports"]}
     return found
 
 
-@overlays
-def test_peers_of_policies_are_there(overlay: str) -> None:
-    """A selector that a label transformer has spoiled would choose nobody."""
-    objects = rendered(overlay)
-    pods = [w["spec"]["template"]["metadata"]["labels"] for w in workloads(objects)]
-    for policy in of_kind(objects, "NetworkPolicy"):
-        for rule in [*policy["spec"].get("ingress", ()), *policy["spec"].get("egress", ())]:
-            for peer in [*rule.get("from", ()), *rule.get("to", ())]:
-                if "podSelector" in peer and not overlay.startswith("production"):
-                    assert any(selects(peer["podSelector"], labels) for labels in pods), policy
+def _peers(peer: dict[str, Any], manifests: list[Manifest]) -> set[str]:
+    if "ipBlock" in peer:
+        return {peer["ipBlock"]["cidr"]}
+    if "namespaceSelector" in peer:
+        return {peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]}
+    return _selected(peer["podSelector"], manifests)
 
 
-@overlays
-def test_only_the_worker_reaches_the_internet(overlay: str) -> None:
-    """On 443, and not what clouds tell their machines."""
-    for policy in of_kind(rendered(overlay), "NetworkPolicy"):
-        for rule in policy["spec"].get("egress", ()):
-            for peer in rule["to"]:
-                block = peer.get("ipBlock")
-                if block and block["cidr"] == "0.0.0.0/0":
-                    assert policy["spec"]["podSelector"]["matchLabels"][_COMPONENT] == "worker"
-                    assert [port["port"] for port in rule["ports"]] == [443]
-                    assert block["except"] == ["169.254.0.0/16"]
+def test_the_network_allows_what_production_needs_and_no_more() -> None:
+    """The public port from the ingress, the admin port from monitoring; DNS, Redis and 443."""
+    dns = {("kube-system", 53)}
+    redis = {("10.0.0.0/8", 6379), ("10.0.0.0/8", 6380)}
+    scrape = {("monitoring", "admin")}
+    name = "production"
+    assert _allowed(name, "web", "ingress") == {("ingress-nginx", "http")} | scrape
+    assert _allowed(name, "worker", "ingress") == scrape
+    assert _allowed(name, "web", "egress") == dns | redis
+    assert _allowed(name, "worker", "egress") == dns | redis | {("0.0.0.0/0", 443), ("::/0", 443)}
 
 
-@overlays
-def test_the_admin_port_is_for_the_monitoring_only(overlay: str) -> None:
-    """And the public one for the ingress controller (and the demonstration's simulator)."""
-    for component in _PRODUCT:
-        policy = _named(overlay, "NetworkPolicy", f"tollwatch-{component}")
-        from_where = {
-            port["port"]: [
-                peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
-                for peer in rule["from"]
-            ]
-            for rule in policy["spec"]["ingress"]
-            for port in rule["ports"]
-        }
-        public = {"http": ["ingress-nginx"]} if component == "web" else {}
-        assert from_where == {"admin": ["monitoring"], **public}
+def test_the_network_allows_the_demonstration_to_talk_to_itself() -> None:
+    """The simulator, which is all of the outside, and Redis: the two ends of each way agree."""
+    for client, server, out, into in (
+        ("web", "redis", 6379, "redis"),
+        ("worker", "redis", 6379, "redis"),
+        ("worker", "simulator", "outside", "outside"),
+        ("simulator", "web", "http", "http"),
+    ):
+        assert (server, out) in _allowed("demo", client, "egress")
+        assert (client, into) in _allowed("demo", server, "ingress")
+    assert _allowed("demo", "redis", "ingress") == {("web", "redis"), ("worker", "redis")}
+    assert {peer for peer, _ in _allowed("demo", "redis", "egress")} == {"kube-system"}
 
 
-@pytest.mark.parametrize("overlay", ["staging", "production", "production-keda"])
-def test_only_the_webhooks_are_public(overlay: str) -> None:
-    """By exact path, over TLS; no service has an address outside of the cluster."""
-    (ingress,) = of_kind(rendered(overlay), "Ingress")
-    paths = [path for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]]
-    assert [(p["path"], p["pathType"]) for p in paths] == [("/webhooks/telnyx", "Exact")]
-    hosts = {rule["host"] for rule in ingress["spec"]["rules"]}
-    assert hosts == {host for tls in ingress["spec"]["tls"] for host in tls["hosts"]}
-    for service in of_kind(rendered(overlay), "Service"):
+@_PLURAL
+def test_workers_reach_nothing_private_but_redis(name: str) -> None:
+    """Neither the cluster nor the cloud's metadata service."""
+    policy = named(render(name), "NetworkPolicy", "tollwatch-worker")
+    blocks = [peer["ipBlock"] for peer in policy["spec"]["egress"][0]["to"]]
+    for address in ("10.1.2.3", "172.20.0.1", "192.168.1.1", "169.254.169.254", "fd00::1"):
+        ip = ipaddress.ip_address(address)
+        for block in blocks:
+            if ip in ipaddress.ip_network(block["cidr"]):
+                assert any(ip in ipaddress.ip_network(hole) for hole in block["except"])
+
+
+@pytest.mark.parametrize("name", ["staging", "production", "keda"])
+def test_only_the_webhook_is_public(name: str) -> None:
+    """Of one path, exactly, on TLS."""
+    manifests = render(name)
+    (ingress,) = of_kind(manifests, "Ingress")
+    (rule,) = ingress["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    assert (path["path"], path["pathType"]) == ("/webhooks/telnyx", "Exact")
+    assert ingress["spec"]["tls"][0]["hosts"] == [rule["host"]] != ["HOST"]
+    assert "defaultBackend" not in ingress["spec"]
+    backend = path["backend"]["service"]
+    service = named(manifests, "Service", backend["name"])
+    assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
+
+
+@_PLURAL
+def test_no_service_can_be_reached_past_the_ingress(name: str) -> None:
+    """None is of a kind that opens a port to the world; the demonstration has no ingress either."""
+    for service in of_kind(render(name), "Service"):
         assert service["spec"].get("type", "ClusterIP") == "ClusterIP"
+    assert len(of_kind(render(name), "Ingress")) == (name != "demo")
 
 
-# --- the rest -----------------------------------------------------------------------------------
+# --- Redis, images ---
 
 
-@overlays
-def test_images_have_a_version(overlay: str) -> None:
-    """None is `latest`, and web and worker are of one image."""
-    images = {name: c["image"] for name, _, c in containers(rendered(overlay))}
-    assert all(image.rpartition(":")[2] not in {"", "latest", image} for image in images.values())
-    assert images["tollwatch-web"] == images["tollwatch-worker"]
-
-
-@overlays
-def test_all_is_in_one_namespace(overlay: str) -> None:
-    """The one that the overlay brings."""
-    name = _namespace(overlay)["metadata"]["name"]
-    others = [each for each in rendered(overlay) if each["kind"] != "Namespace"]
-    assert {each["metadata"]["namespace"] for each in others} == {name}
-
-
-@pytest.mark.parametrize("overlay", ["demo", "staging"])
-def test_redis_forgets_nothing(overlay: str) -> None:
-    """It appends to a file on a volume that outlives it, evicts no key, and has room to rewrite."""
-    (redis,) = of_kind(rendered(overlay), "StatefulSet")
-    (config,) = (
-        each["data"]["valkey.conf"]
-        for each in of_kind(rendered(overlay), "ConfigMap")
-        if "valkey.conf" in each["data"]
-    )
-    options = dict(
-        line.split(maxsplit=1) for line in config.splitlines() if line and line[0] != "#"
-    )
+@pytest.mark.parametrize("name", ["demo", "staging"])
+def test_redis_forgets_nothing(name: str) -> None:
+    """It appends to a file on a volume, and evicts no key."""
+    manifests = render(name)
+    workload = workloads(manifests)["redis"]
+    (volume,) = (v for v in pod(workload)["volumes"] if "configMap" in v)
+    text = named(manifests, "ConfigMap", volume["configMap"]["name"])["data"]["valkey.conf"]
+    lines = (line.split(maxsplit=1) for line in text.splitlines() if not line.startswith("#"))
+    options = dict(lines)
     assert options["appendonly"] == "yes"
     assert options["appendfsync"] == "always"
     assert options["maxmemory-policy"] == "noeviction"
-    (claim,) = redis["spec"]["volumeClaimTemplates"]
-    (container,) = redis["spec"]["template"]["spec"]["containers"]
-    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    assert mounts[claim["metadata"]["name"]] == options["dir"]
-    assert redis["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Retain"
+    only = container(workload)
+    mounts = {mount["mountPath"]: mount["name"] for mount in only["volumeMounts"]}
+    claims = {claim["metadata"]["name"] for claim in workload["spec"]["volumeClaimTemplates"]}
+    assert mounts[options["dir"]] in claims
+    assert only["command"][1].rpartition("/")[0] in mounts
+    assert only["resources"]["limits"]["memory"] == "1Gi"
     assert options["maxmemory"] == "512mb"
-    assert container["resources"]["limits"]["memory"] == "1Gi"
+
+
+def test_staging_asks_for_a_password() -> None:
+    """Users come from a Secret; the demonstration's Redis has nothing to keep."""
+    redis = workloads(render("staging"))["redis"]
+    assert container(redis)["args"][0] == "--aclfile"
+    assert container(redis)["args"][1] in secret_files(redis)
+    assert "redis" not in workloads(render("production"))
+
+
+@_PLURAL
+def test_images_are_named_in_one_place(name: str) -> None:
+    """The overlay's `images:` says which image and which version; nothing else does."""
+    if name == "keda":
+        return
+    stated = yaml.safe_load((PATHS[name] / "kustomization.yaml").read_text())["images"]
+    names = {f"{image['newName']}:{image['newTag']}" for image in stated}
+    used = {container(workload)["image"] for workload in workloads(render(name)).values()}
+    assert used == names
+    ours = {image["newTag"] for image in stated if image["name"].startswith("tollwatch")}
+    assert ours == {__version__}
+    for file in DEPLOY.rglob("*.yaml"):
+        if file.name != "kustomization.yaml":
+            assert f":{__version__}" not in file.read_text()

@@ -182,7 +182,7 @@ class Cluster:
     def __init__(
         self, network: Network, programs: Mapping[str, Program], scratch: Path, names: Sequence[str]
     ) -> None:
-        """`programs` by image, without its tag. Services listen on this machine's address."""
+        """`programs` by the image's name. Services listen on this machine's address."""
         self._network = network
         self._programs = programs
         self._scratch = scratch
@@ -224,7 +224,8 @@ class Cluster:
         self.pods.clear()
 
     def _program(self, pod: Pod) -> Program:
-        return self._programs[pod.image.partition("@")[0].rpartition(":")[0]]
+        """By the image's own name: whose registry holds it and which version it is are left out."""
+        return self._programs[pod.image.rpartition("/")[2].partition("@")[0].partition(":")[0]]
 
     def _container(
         self, pod: Pod, program: Program, place: Place, more: Mapping[str, str]

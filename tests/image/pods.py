@@ -83,6 +83,13 @@ class Manifests:
             raise LookupError(f"{len(found)} objects of kind {kind} are named {name}")
         return found[0]
 
+    def services(self) -> Iterator[tuple[str, int, str]]:
+        """Each service's name, its port, and the name of the pods' port behind that."""
+        for each in self.objects:
+            if each["kind"] == "Service":
+                (port,) = each["spec"]["ports"]
+                yield each["metadata"]["name"], int(port["port"]), port["targetPort"]
+
     def replicas(self, name: str) -> int:
         """How many pods a Deployment has at first: what its autoscaler allows at least."""
         for each in self.objects:

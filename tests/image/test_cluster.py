@@ -18,8 +18,7 @@ from redis.asyncio import Redis
 
 from service.records import State
 from service.store import Store
-from tests.deploy.render import rendered
-from tests.deploy.tools import bring
+from tests.deploy.render import render
 from tests.flow.stage import ALL_POSTED_BY_AGE_ONE, hangups
 from tests.image import figures
 from tests.image.build import Image
@@ -49,12 +48,6 @@ _REDIS: Final = ("StatefulSet", "tollwatch-redis")
 _SIMULATOR: Final = ("Deployment", "tollwatch-simulator")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def kustomize() -> Path:
-    """The program that renders."""
-    return bring("kustomize")
-
-
 @pytest.fixture
 def network() -> Iterator[Network]:
     """What the pods are on."""
@@ -71,7 +64,7 @@ def programs(root: Path, demo_root: Path, image: Image) -> dict[str, Program]:
     return {
         "tollwatch": Program(root, image.environ, cwd, command),
         "tollwatch-demo": Program(demo_root, image.environ, cwd, command),
-        "valkey/valkey": Program(demo_root, image.environ, "/", (), names),
+        "valkey": Program(demo_root, image.environ, "/", (), names),
     }
 
 
@@ -97,13 +90,9 @@ async def cluster(
 
 async def test_the_demonstration_shows_alerts(cluster: Cluster, network: Network) -> None:
     """`kubectl apply -k deploy/overlays/demo`: from nothing but the manifests alerts come."""
-    manifests = Manifests(rendered("demo"), {})
+    manifests = Manifests(render("demo"), {})
     async with AsyncExitStack() as stack:
-        for (_, name), port, to in ((_REDIS, 6379, "redis"), (_WEB, 80, "http")):
-            await stack.enter_async_context(ServiceProxy(cluster, network, name, port, to))
-        await stack.enter_async_context(
-            ServiceProxy(cluster, network, "tollwatch-simulator", 8900, "http")
-        )
+        await _serve(stack, cluster, network, manifests)
         # All at once, as a cluster starts them: who needs another waits for it.
         pods = [await cluster.start(manifests.pod(*each)) for each in (_WEB, _WORKER)]
         pods += [await cluster.start(manifests.pod(*each)) for each in (_SIMULATOR, _REDIS)]
@@ -175,17 +164,15 @@ async def test_a_rollout_loses_no_webhook(cluster: Cluster, network: Network) ->
             World(host=network.gateway, time_scale=ALL_POSTED_BY_AGE_ONE)
         )
         outside = world.url.replace("127.0.0.1", network.gateway)
-        manifests = Manifests(rendered("staging"), _secrets(world, outside))
+        manifests = Manifests(render("staging"), _secrets(world, outside))
         more = {
             "TELNYX_API_URL": f"{outside}/v2",
             "TOLLWATCH_FETCH_AFTER_SECONDS": "1,2",
             "TOLLWATCH_RECONCILE_MINUTES": "0",
             "TOLLWATCH_ALERT_COOLDOWN_SECONDS": "0",
         }
-        proxies = [
-            await stack.enter_async_context(ServiceProxy(cluster, network, name, port, to))
-            for (_, name), port, to in ((_REDIS, 6379, "redis"), (_WEB, 80, "http"))
-        ]
+        services = await _serve(stack, cluster, network, manifests)
+        url = services["tollwatch-web"].url
         web, worker = manifests.pod(*_WEB), manifests.pod(*_WORKER)
         redis = await cluster.start(manifests.pod(*_REDIS))
         first = [
@@ -195,10 +182,10 @@ async def test_a_rollout_loses_no_webhook(cluster: Cluster, network: Network) ->
         ]
         for pod in (redis, *first):
             await pod.until_ready()
-        flow = Flow(world, proxies[1].url)
+        flow = Flow(world, url)
         flowing = asyncio.create_task(flow.run())
         runaway = world.call("runaway_assistant", end=later(utc(world.clock()), -30))
-        await _hang_up(world, runaway, proxies[1].url)
+        await _hang_up(world, runaway, url)
         begun = time.monotonic()
         ends = await cluster.roll_out("tollwatch-web", web)
         ends += await cluster.roll_out("tollwatch-worker", worker, **more)
@@ -217,6 +204,16 @@ async def test_a_rollout_loses_no_webhook(cluster: Cluster, network: Network) ->
         _note(flow, rolled_seconds, ends, [*first, *pods])
 
 
+async def _serve(
+    stack: AsyncExitStack, cluster: Cluster, network: Network, manifests: Manifests
+) -> dict[str, ServiceProxy]:
+    """The manifests' services, by name."""
+    return {
+        name: await stack.enter_async_context(ServiceProxy(cluster, network, name, port, to))
+        for name, port, to in manifests.services()
+    }
+
+
 def _secrets(world: World, outside: str) -> dict[str, dict[str, str]]:
     """As deploy/README.md says to make them."""
     url = f"redis://tollwatch:{_PASSWORD}@tollwatch-redis:6379/0"
@@ -225,7 +222,9 @@ def _secrets(world: World, outside: str) -> dict[str, dict[str, str]]:
         "+@transaction -@dangerous +evalsha +script|load +wait +time +info"
     )
     return {
-        "tollwatch-redis": {"users.acl": f"user default on nopass -@all +ping\n{user}\n"},
+        "tollwatch-redis-users": {
+            "users.acl": f"user default reset on nopass -@all +ping +acl|load\n{user}\n"
+        },
         "tollwatch-web": {"REDIS_URL": url, "TELNYX_PUBLIC_KEY": world.public_key},
         "tollwatch-worker": {
             "REDIS_URL": url,
