@@ -160,7 +160,7 @@ class Process:
             pass_fds=self._pass_fds,
             # Ctrl-C must reach only us: who is stopped first is for us to decide.
             start_new_session=True,
-            preexec_fn=_dies_with_parent(),  # noqa: PLW1509 - it only calls prctl
+            preexec_fn=_dies_with_parent(),  # noqa: PLW1509 - it makes two system calls
         )
         _running.add(self)
         self._reader = threading.Thread(target=self._read, args=(self._popen,), daemon=True)
@@ -393,6 +393,8 @@ def _dies_with_parent() -> Callable[[], None] | None:
     prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
 
     def in_child() -> None:
+        # Whoever starts us in the background of a script has it ignored, and that is inherited.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # We ended before the kernel was told.
             os._exit(1)
