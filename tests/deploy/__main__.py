@@ -74,7 +74,7 @@ def _passes(programs: Path, files: list[Path]) -> bool:
 
 def _rules() -> bool:
     try:
-        bring_promtool()
+        os.environ["PROMTOOL"] = str(bring_promtool())
     except Failed as failure:
         is_failure = os.environ.get("CI") == "true"
         word = "FAILED" if is_failure else "SKIPPED"
