@@ -24,7 +24,7 @@ class Failed(Exception):
 
 
 def promtool() -> Path | None:
-    """The one that `PROMTOOL` names. `make test` names none: the rules' tests take half a minute."""
+    """The one that `PROMTOOL` names. `make test` names none: these tests take long."""
     named = os.environ.get("PROMTOOL")
     return Path(named) if named else None
 
