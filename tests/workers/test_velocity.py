@@ -357,3 +357,32 @@ def test_a_series_without_a_past_says_nothing() -> None:
     series.pay(MONDAY, 10_000_000)
     assert drop(series, (MONDAY + 20) * 4, threshold=0.0) is None
     assert spend(series, MONDAY + 1, threshold=0.0) is None
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 10), st.integers(1, 4)), max_size=120),
+    st.sampled_from([5, 15, 60]),
+)
+def test_what_stirs_is_counted_the_plain_way(
+    calls: list[tuple[int, int, int]], window: int
+) -> None:
+    """In any order within the tolerance: the shortcuts change nothing, looks back included."""
+    series = Series(History(MONDAY))
+    newest, counts = MONDAY * 60, dict[int, int]()
+    for forward, late, number in calls:
+        newest += forward
+        minute = newest - late
+        series.count(minute, number)
+        counts[minute] = counts.get(minute, 0) + number
+
+        def last(minutes: int, minute: int = minute, newest: int = max(counts)) -> int:
+            kept = [n for at, n in counts.items() if minute - minutes < at <= minute]
+            gone = [n for at, n in counts.items() if minute - minutes < at <= newest - 60]
+            return sum(kept) - sum(gone)
+
+        assert series.last(minute, window) == last(window)
+        stirs = series.stirs(minute)
+        assert stirs == any(last(minutes) > quiet for minutes, quiet in series.quiet.items())
+        if stirs:
+            # As a look does that finds nothing strange.
+            series.quiet = {minutes: last(minutes) + 3 for minutes in series.quiet}

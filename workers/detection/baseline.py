@@ -103,6 +103,8 @@ class Heap:
 
     day: int
     lessons: list[Lesson] = field(default_factory=list)
+    names: tuple[str, ...] = ()
+    """The cohorts that learn them."""
     _counted: tuple[Mapping[tuple[str, int], int], Mapping[str, int]] | None = None
 
     @property

@@ -56,7 +56,7 @@ class Memory:
                 return
         heap = self._heaps.get(names)
         if heap is None or heap.day != lesson.day or not heap.is_open:
-            heap = self._heaps[names] = Heap(lesson.day)
+            heap = self._heaps[names] = Heap(lesson.day, names=names)
             for name in names:
                 self._waiting.setdefault(name, []).append(heap)
         heap.lessons.append(lesson)
@@ -92,6 +92,9 @@ class Memory:
         """Puts the lessons that wait on their sheets; those too old to be read are dropped."""
         sheets = self.sheets.setdefault(name, {})
         for heap in self._waiting.pop(name, ()):
+            # Once it was counted nothing is laid upon it any more.
+            if self._heaps.get(heap.names) is heap:
+                del self._heaps[heap.names]
             sheets.setdefault(sheet_of(heap.day), Sheet()).add(heap)
         latest = max(sheets)
         for old in [number for number in sheets if number < latest - 1]:

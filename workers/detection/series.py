@@ -104,10 +104,11 @@ class Series:
     """By window in minutes and hour, the largest that was out of the ordinary; drops, too."""
     quiet: dict[int, int] = field(default_factory=dict)
     """By window, how many calls are nothing to speak of in this hour."""
+    quiet_hour: int = 0
     share: float = 0.0
     """Of the usual calls, how many came in the last hours, when that was looked at last."""
     _looked: int = 0
-    """The minute of the last look at what stirs."""
+    """The latest minute that was looked at."""
     _counted: int = 0
     """Calls so far."""
     _until: dict[int, int] = field(default_factory=dict)
@@ -119,10 +120,12 @@ class Series:
         """Adds calls that ended in that minute."""
         minutes = self.minutes
         if minute not in minutes:
-            # Those in front are the oldest, unless calls came late: then they stay a while.
             while minutes and (oldest := next(iter(minutes))) <= minute - MINUTES_KEPT:
                 del minutes[oldest]
+            is_late = bool(minutes) and minute < next(reversed(minutes))
             minutes[minute] = 0
+            if is_late:  # They are in order, the oldest in front.
+                minutes = self.minutes = dict(sorted(minutes.items()))
         minutes[minute] += calls
         self._counted += calls
         quarter = minute // 15
@@ -137,13 +140,16 @@ class Series:
 
     def stirs(self, minute: int) -> bool:
         """Whether any window has more calls than are nothing to speak of in this hour."""
-        if minute // 60 != self._looked // 60:
-            self.quiet, self._until = dict(_LEAST), {}
-        elif minute < self._looked:
+        hour = minute // 60
+        if self.quiet_hour != hour:
+            self.quiet_hour, self.quiet, self._until = hour, dict(_LEAST), {}
+        if minute < self._looked:
+            # A look back, for a call that came late: what it finds holds for no later minute.
             self._until = {}
+            return any(self.last(minute, of) > quiet for of, quiet in self.quiet.items())
         self._looked = minute
         for minutes, quiet in self.quiet.items():
-            # Time takes calls out of a window and puts none in.
+            # From here on time takes calls out of a window and puts none in.
             if self._counted >= self._until.get(minutes, 0):
                 spare = quiet - self.last(minute, minutes)
                 if spare < 0:
