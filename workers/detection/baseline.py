@@ -8,10 +8,9 @@ the week before: later days are added with greater weights, and nothing has to b
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain, groupby
-from operator import attrgetter
+from itertools import chain
 from statistics import NormalDist
 from typing import Final, TypeVar
 
@@ -67,22 +66,16 @@ class Sheet:
     traits: dict[str, int] = field(default_factory=dict)
     """In how many calls they occurred."""
 
-    def learn(self, lessons: Sequence["Lesson"], times: int = 1) -> None:
-        """Add what calls teach, all of one sheet; -1 times takes it back."""
-        for day, each in groupby(sorted(lessons, key=_DAY), key=_DAY):
-            self.add(Heap(day, list(each)), times)
-
-    def add(self, heap: "Heap", times: int = 1) -> None:
-        """The same of a heap of them."""
-        calls = times * len(heap.lessons)
-        self.calls += calls
-        self.days[heap.day] = self.days.get(heap.day, 0) + calls
-        weight = times * weight_of(heap.day)
+    def learn(self, heap: "Heap") -> None:
+        """Add what calls of a day teach, which must be one of the sheet's."""
+        self.calls += len(heap.lessons)
+        self.days[heap.day] = self.days.get(heap.day, 0) + len(heap.lessons)
+        weight = weight_of(heap.day)
         for (name, bucket), calls in heap.buckets.items():
             counts = self.sketches.setdefault(name, {})
             counts[bucket] = counts.get(bucket, 0) + calls * weight
         for trait, calls in heap.traits.items():
-            self.traits[trait] = self.traits.get(trait, 0) + calls * times
+            self.traits[trait] = self.traits.get(trait, 0) + calls
 
 
 class Lesson(msgspec.Struct, frozen=True, gc=False):
@@ -139,9 +132,6 @@ def lesson_of(measured: Measured, ended_ms: int) -> Lesson:
         buckets=tuple([(name, bucket_of(value)) for name, value in measured.values.items()]),
         traits=frozenset(measured.traits),
     )
-
-
-_DAY: Final = attrgetter("day")
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ class Memory:
             # Once it was counted nothing is laid upon it any more.
             if self._heaps.get(heap.names) is heap:
                 del self._heaps[heap.names]
-            sheets.setdefault(sheet_of(heap.day), Sheet()).add(heap)
+            sheets.setdefault(sheet_of(heap.day), Sheet()).learn(heap)
         latest = max(sheets)
         for old in [number for number in sheets if number < latest - 1]:
             del sheets[old]

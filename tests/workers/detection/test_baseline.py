@@ -16,6 +16,7 @@ from workers.detection.baseline import (
     EMPTY,
     NARROWEST,
     Baseline,
+    Heap,
     Lesson,
     Sheet,
     fit,
@@ -51,20 +52,20 @@ def learned(lessons: Iterable[Lesson]) -> dict[int, Sheet]:
     """One after the other, each onto its sheet."""
     sheets: dict[int, Sheet] = {}
     for each in lessons:
-        sheets.setdefault(sheet_of(each.day), Sheet()).learn([each])
+        sheets.setdefault(sheet_of(each.day), Sheet()).learn(Heap(each.day, [each]))
     return sheets
 
 
 def heaped(lessons: Sequence[Lesson]) -> dict[int, Sheet]:
-    """All of a sheet at once."""
+    """All of a day at once."""
     sheets: dict[int, Sheet] = {}
-    for number, heap in groupby(sorted(lessons, key=_sheet), key=_sheet):
-        sheets.setdefault(number, Sheet()).learn(list(heap))
+    for day, heap in groupby(sorted(lessons, key=_day), key=_day):
+        sheets.setdefault(sheet_of(day), Sheet()).learn(Heap(day, list(heap)))
     return sheets
 
 
-def _sheet(each: Lesson) -> int:
-    return sheet_of(each.day)
+def _day(each: Lesson) -> int:
+    return each.day
 
 
 def merged(sheets: Iterable[Sheet]) -> Sheet:
@@ -80,21 +81,6 @@ def merged(sheets: Iterable[Sheet]) -> Sheet:
         for name, counts in sheet.sketches.items():
             sketches.setdefault(name, Counter()).update(counts)
     return Sheet(calls, dict(days), {n: dict(c) for n, c in sketches.items()}, dict(traits))
-
-
-def sums(sheet: Sheet) -> Sheet:
-    """Without zeros, which say nothing."""
-    sketches = {name: _above_zero(counts) for name, counts in sheet.sketches.items()}
-    return Sheet(
-        calls=sheet.calls,
-        days=_above_zero(sheet.days),
-        sketches={name: counts for name, counts in sketches.items() if counts},
-        traits={trait: number for trait, number in sheet.traits.items() if number},
-    )
-
-
-def _above_zero(counts: dict[int, int]) -> dict[int, int]:
-    return {key: number for key, number in counts.items() if number}
 
 
 def usual(sheets: dict[int, Sheet], strange: dict[str, Evidence] | None = None) -> Baseline:
@@ -116,22 +102,10 @@ def test_several_workers_sheets_merge(lessons: list[Lesson], workers: list[int])
     """Whoever counted a lesson, the sum is the sheet of one that counted all."""
     alone, shared = Sheet(), [Sheet() for _ in range(4)]
     for each, worker in zip(lessons, workers, strict=False):
-        alone.learn([each])
-        shared[worker].learn([each])
+        alone.learn(Heap(each.day, [each]))
+        shared[worker].learn(Heap(each.day, [each]))
     assert merged(shared) == alone
     assert usual({3: merged(shared)}) == usual({3: alone})
-
-
-@given(ONE_SHEET, ONE_SHEET)
-def test_lessons_can_be_taken_back(kept: list[Lesson], withdrawn: list[Lesson]) -> None:
-    """The sheet then holds the same sums as if they had never been learned."""
-    sheet, other = Sheet(), Sheet()
-    other.learn(kept)
-    sheet.learn(withdrawn)
-    sheet.learn(kept)
-    sheet.learn(withdrawn, -1)
-    assert sums(sheet) == sums(other)
-    assert usual({3: sheet}) == usual({3: other})
 
 
 def test_nothing_is_usual_of_nobody() -> None:
@@ -224,7 +198,7 @@ COMMON = Lesson(LADDER, TODAY, (("total", 0),), frozenset({"product:a", "rate:a:
 def test_a_lasting_change_is_usual_and_named() -> None:
     """Strange values count once there is enough of them, and the baseline says what changed."""
     sheets = {3: Sheet()}
-    sheets[3].learn([COMMON] * 10)
+    sheets[3].learn(Heap(TODAY, [COMMON] * 10))
     few, enough = (
         usual(sheets, {"total": evidence(90, calls), "rate:a:DE:0.2": evidence(None, calls)})
         for calls in (7, 30)
@@ -242,7 +216,7 @@ def test_a_lasting_change_is_usual_and_named() -> None:
 def test_what_is_new_is_new_once(trait: str) -> None:
     """A product, a model or a country is known from its first call on, though it was strange."""
     sheets = {3: Sheet()}
-    sheets[3].learn([COMMON] * 10)
+    sheets[3].learn(Heap(TODAY, [COMMON] * 10))
     assert usual(sheets, {trait: evidence(None, 1)}).traits[trait] == 1
     assert usual(sheets, {trait: evidence(None, 1)}).changes == ()
 
@@ -250,7 +224,7 @@ def test_what_is_new_is_new_once(trait: str) -> None:
 def test_a_price_is_new_until_it_lasts() -> None:
     """A wrong price stays wrong, although it came before."""
     sheets = {3: Sheet()}
-    sheets[3].learn([COMMON] * 10)
+    sheets[3].learn(Heap(TODAY, [COMMON] * 10))
     assert "rate:a:DE:9" not in usual(sheets, {"rate:a:DE:9": evidence(None, 3)}).traits
 
 
@@ -258,5 +232,5 @@ def test_what_happened_once_is_counted_by_group() -> None:
     """So many prices, models and so on occurred in a single call."""
     rare = Lesson(LADDER, TODAY, (), frozenset({"product:a", "model:x:1", "rate:a:DE:0.3"}))
     sheets = {3: Sheet()}
-    sheets[3].learn([COMMON, COMMON, rare])
+    sheets[3].learn(Heap(TODAY, [COMMON, COMMON, rare]))
     assert usual(sheets).once == {"model": 1, "rate:a:DE": 1}

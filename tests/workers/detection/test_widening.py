@@ -3,7 +3,7 @@
 import pytest
 
 from tests.workers.detection.taught import DAY_MS, FIRST_MS, call_of, recorded, said_of, taught
-from workers.detection.baseline import Lesson, lesson_of
+from workers.detection.baseline import Heap, Lesson, lesson_of
 from workers.detection.measure import measure
 from workers.detection.memory import Memory
 from workers.detection.widening import times_to_widen
@@ -40,7 +40,7 @@ def taught_of(calls: int, minutes: int, turns: int, memory: Memory) -> Memory:
     more, read = lesson(minutes, turns), Memory()
     for name in more.ladder:
         for sheet in memory.sheets[name].values():
-            sheet.learn([more] * calls)
+            sheet.learn(Heap(more.day, [more] * calls))
         read.begin_with(name, memory.sheets[name], {})
     return read
 
