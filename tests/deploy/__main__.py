@@ -15,7 +15,16 @@ from typing import Final
 
 import yaml
 
-from tests.deploy.render import DEPLOY, PATHS, Manifest, container, kustomize, render, workloads
+from tests.deploy.render import (
+    DEPLOY,
+    PATHS,
+    Manifest,
+    container,
+    kustomize,
+    of_kind,
+    render,
+    workloads,
+)
 from tests.deploy.tools import Failed, bring_promtool
 from tests.world.processes import ROOT
 
@@ -49,20 +58,26 @@ def _written(folder: Path) -> list[Path]:
 def _spoilt(folder: Path) -> list[Path]:
     """What one check each must find, or it is none; everything else is as it was."""
 
-    def write(name: str, spoil: Callable[[Manifest], None]) -> Path:
-        objects = yaml.safe_load(yaml.safe_dump(render("production")))
-        spoil(workloads(objects)["web"])
+    def write(name: str, spoil: Callable[[Manifest], None], kind: str = "") -> Path:
+        of = {"ScaledObject": "keda", "": "production"}.get(kind, "monitoring")
+        objects = yaml.safe_load(yaml.safe_dump(render(of)))
+        spoil(of_kind(objects, kind)[0] if kind else workloads(objects)["web"])
         path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump_all(objects))
         return path
 
-    def misspell(web: Manifest) -> None:
-        web["spec"]["replica"] = 3
+    def misspell(thing: Manifest) -> None:
+        thing["spec"]["mispelt"] = 3
 
     def grant(web: Manifest) -> None:
         container(web)["securityContext"]["allowPrivilegeEscalation"] = True
 
-    return [write("a misspelt field", misspell), write("a right too much", grant)]
+    custom = ("ScaledObject", "PodMonitor", "PrometheusRule")
+    return [
+        write("a right too much", grant),
+        write("a misspelt field", misspell),
+        *(write(f"a misspelt field of a {kind}", misspell, kind) for kind in custom),
+    ]
 
 
 def _passes(programs: Path, files: list[Path]) -> bool:

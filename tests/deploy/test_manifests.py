@@ -39,7 +39,7 @@ _SECRETS: Final = {
     "web": {"REDIS_URL", "TELNYX_PUBLIC_KEY"},
     "worker": {"REDIS_URL", "TELNYX_API_KEY", "SLACK_WEBHOOK_URL"},
 }
-_PLURAL: Final = pytest.mark.parametrize("name", [n for n in PATHS if n != "monitoring"])
+_EACH_OVERLAY: Final = pytest.mark.parametrize("name", [n for n in PATHS if n != "monitoring"])
 _COMPONENT: Final = "app.kubernetes.io/component"
 
 
@@ -78,14 +78,14 @@ def _selected(selector: dict[str, Any], manifests: list[Manifest]) -> set[str]:
 # --- settings and secrets ---
 
 
-@_PLURAL
+@_EACH_OVERLAY
 @pytest.mark.parametrize("component", _PROCESSES)
 def test_each_process_gets_only_what_it_reads(name: str, component: str) -> None:
     """Each variable is a setting of that process: no misspelling, and none of the other."""
     assert set(_settings(component, render(name))) <= set(_own(component))
 
 
-@_PLURAL
+@_EACH_OVERLAY
 @pytest.mark.parametrize("component", _PROCESSES)
 def test_each_process_gets_what_it_needs(name: str, component: str) -> None:
     """Every required setting is there, and Redis, whose default is this machine."""
@@ -93,7 +93,7 @@ def test_each_process_gets_what_it_needs(name: str, component: str) -> None:
     assert required | {"REDIS_URL"} <= set(_settings(component, render(name)))
 
 
-@_PLURAL
+@_EACH_OVERLAY
 @pytest.mark.parametrize("component", _PROCESSES)
 def test_each_process_gets_only_its_own_secrets_and_as_files(name: str, component: str) -> None:
     """What is secret is in a file of a Secret that no other process has, and in no variable."""
@@ -115,7 +115,7 @@ def test_each_process_gets_only_its_own_secrets_and_as_files(name: str, componen
     }
 
 
-@_PLURAL
+@_EACH_OVERLAY
 @pytest.mark.parametrize(
     ("component", "settings"), [("web", WebSettings), ("worker", WorkerSettings)]
 )
@@ -203,7 +203,7 @@ def test_a_changed_policy_or_setting_rolls_the_pods_that_read_it(
 # --- pods ---
 
 
-@_PLURAL
+@_EACH_OVERLAY
 def test_every_pod_is_admitted_at_the_restricted_level(name: str) -> None:
     """And the namespace demands it."""
     manifests = render(name)
@@ -215,7 +215,7 @@ def test_every_pod_is_admitted_at_the_restricted_level(name: str) -> None:
     assert not kinds & {"Job", "CronJob", "DaemonSet", "Pod", "ReplicaSet"}, "look at these, too"
 
 
-@_PLURAL
+@_EACH_OVERLAY
 def test_every_pod_is_hardened(name: str) -> None:
     """Nothing writes to its root, asks the API, is told of services, or takes without limit."""
     for workload in workloads(render(name)).values():
@@ -227,7 +227,7 @@ def test_every_pod_is_hardened(name: str) -> None:
         assert {"cpu", "memory"} <= set(only["resources"]["limits"])
 
 
-@_PLURAL
+@_EACH_OVERLAY
 def test_selectors_match_the_pods_and_nothing_else(name: str) -> None:
     """Of workloads, services and budgets: each selects the pods of one component."""
     manifests = render(name)
@@ -244,7 +244,7 @@ def test_selectors_match_the_pods_and_nothing_else(name: str) -> None:
         assert _selected(budget["spec"]["selector"], manifests) == {own}
 
 
-@_PLURAL
+@_EACH_OVERLAY
 def test_ports_that_are_named_exist(name: str) -> None:
     """Services, probes and network policies name ports of the containers that they are about."""
     manifests = render(name)
@@ -284,7 +284,7 @@ def _production(component: str) -> Manifest:
 # --- coming and going ---
 
 
-@_PLURAL
+@_EACH_OVERLAY
 @pytest.mark.parametrize("component", _PROCESSES)
 def test_pods_may_finish_before_they_are_killed(name: str, component: str) -> None:
     """The hook, the drain and the grace together end before the kubelet's patience does."""
@@ -318,7 +318,7 @@ def test_a_rollout_takes_no_pod_before_another_is_ready(component: str) -> None:
         assert container(deployment)[kind]["httpGet"]["path"] == "/livez"
 
 
-@_PLURAL
+@_EACH_OVERLAY
 @pytest.mark.parametrize("component", _PROCESSES)
 def test_one_scaler_and_one_budget_for_each_deployment(name: str, component: str) -> None:
     """Two would fight, and a count in the Deployment would undo what the scaler decided."""
@@ -356,7 +356,7 @@ def test_the_component_scales_workers_by_metrics_that_they_have() -> None:
 # --- the network ---
 
 
-@_PLURAL
+@_EACH_OVERLAY
 def test_what_is_not_allowed_is_denied_to_every_pod(name: str) -> None:
     """One policy for all pods of the namespace allows nothing, in either direction."""
     manifests = render(name)
@@ -418,7 +418,7 @@ def test_the_network_allows_the_demonstration_to_talk_to_itself() -> None:
     assert {peer for peer, _ in _allowed("demo", "redis", "egress")} == {"kube-system"}
 
 
-@_PLURAL
+@_EACH_OVERLAY
 def test_workers_reach_nothing_private_but_redis(name: str) -> None:
     """Neither the cluster nor the cloud's metadata service."""
     policy = named(render(name), "NetworkPolicy", "tollwatch-worker")
@@ -445,7 +445,7 @@ def test_only_the_webhook_is_public(name: str) -> None:
     assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
 
 
-@_PLURAL
+@_EACH_OVERLAY
 def test_no_service_can_be_reached_past_the_ingress(name: str) -> None:
     """None is of a kind that opens a port to the world; the demonstration has no ingress either."""
     for service in of_kind(render(name), "Service"):
@@ -485,7 +485,7 @@ def test_staging_asks_for_a_password() -> None:
     assert "redis" not in workloads(render("production"))
 
 
-@_PLURAL
+@_EACH_OVERLAY
 def test_images_are_named_in_one_place(name: str) -> None:
     """The overlay's `images:` says which image and which version; nothing else does."""
     if name == "keda":

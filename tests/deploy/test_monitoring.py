@@ -20,6 +20,7 @@ from tests.deploy.monitoring import (
     recorded,
     selectors,
 )
+from tests.deploy.readme import TEXT
 from workers.cli import app
 
 _HEADINGS = ("What it means", "What is lost if nothing is done", "Look at", "Do")
@@ -29,7 +30,7 @@ _ENTRIES = dict(
 _COMMANDS = sorted(
     {
         " ".join(command.split())
-        for command in re.findall(r"`(tollwatch [^`]+)`", RUNBOOK.read_text())
+        for command in re.findall(r"(?:`|-- )(tollwatch (?!…)[^`\n]+)", RUNBOOK.read_text() + TEXT)
     }
 )
 
@@ -64,8 +65,8 @@ def test_links_within_the_runbook_lead_somewhere() -> None:
 
 
 @pytest.mark.parametrize("command", _COMMANDS)
-def test_the_runbooks_commands_exist(command: str) -> None:
-    """The command line's own parser takes every `tollwatch …` of the runbook."""
+def test_commands_exist(command: str) -> None:
+    """The command line's own parser takes every `tollwatch …` of the runbook and the README."""
     _, *words = shlex.split(command)
     found: Any = typer.main.get_command(app)
     context: Any = None

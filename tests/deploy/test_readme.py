@@ -4,24 +4,22 @@ import itertools
 import re
 import shlex
 from pathlib import Path
-from typing import Final
 
 import pytest
 from redis.asyncio import Redis
 
 from service.health import redis_check
+from tests.deploy.readme import TEXT, users
 from tests.deploy.render import DEPLOY, PATHS, named, of_kind, pod, render, workloads
 from tests.world.processes import ROOT
 from tests.world.valkey import Valkey
 
-_TEXT: Final = (DEPLOY / "README.md").read_text()
-
 
 def _commands() -> list[list[str]]:
     """The lines of the indented blocks that are commands, and commands between back-ticks."""
-    blocks = "\n".join(re.findall(r"^```\n(.*?)^```", _TEXT, re.DOTALL | re.MULTILINE))
+    blocks = "\n".join(re.findall(r"^```\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE))
     lines = blocks.replace("\\\n", " ").splitlines()
-    inline = [" ".join(found.split()) for found in re.findall(r"`([^`]+)`", _TEXT)]
+    inline = [" ".join(found.split()) for found in re.findall(r"`([^`]+)`", TEXT)]
     begins = ("kubectl ", "docker ", "make ", "kind ")
     return [shlex.split(line) for line in lines + inline if line.startswith(begins)]
 
@@ -48,7 +46,7 @@ def test_commands_name_what_exists() -> None:
 def test_paths_in_the_text_exist() -> None:
     """Of the tables and between back-ticks."""
     paths = re.findall(
-        r"`((?:base|redis|ingress|overlays|components)(?:/[\w./-]+)?|checkov\.yaml)`", _TEXT
+        r"`((?:base|redis|ingress|overlays|components)(?:/[\w./-]+)?|checkov\.yaml)`", TEXT
     )
     assert len(set(paths)) > 8
     for path in paths:
@@ -75,34 +73,28 @@ def test_the_seconds_of_a_rollout_are_those_of_the_manifests() -> None:
     manifests = render("production")
     web = workloads(manifests)["web"]
     (config,) = (c for c in of_kind(manifests, "ConfigMap") if "-web-" in c["metadata"]["name"])
-    text = " ".join(_TEXT.split())
+    text = " ".join(TEXT.split())
     assert "waits 5 s before it is told (preStop)" in text
     assert f"for {config['data']['TOLLWATCH_DRAIN_SECONDS']} s more" in text
     assert f"gives requests {config['data']['TOLLWATCH_GRACE_SECONDS']} s to end" in text
     assert f"killed after {pod(web)['terminationGracePeriodSeconds']} s" in text
 
 
-def _users(password: str) -> str:
-    found = re.search(r"^```\n(user default .*?)^```", _TEXT, re.DOTALL | re.MULTILINE)
-    assert found is not None
-    return found[1].replace(">PASSWORD", password)
-
-
 @pytest.mark.anyio
 async def test_the_users_of_staging_can_do_what_they_must_and_rotate(tmp_path: Path) -> None:
     """The rendered configuration and the file of the README, on a real Valkey."""
-    users = tmp_path / "users.acl"
+    file = tmp_path / "users.acl"
     # What waits for the server to answer asks more than the default user of the README may.
-    users.write_text("user default on nopass ~* &* +@all\n")
+    file.write_text("user default on nopass ~* &* +@all\n")
     (config,) = (
         c for c in of_kind(render("staging"), "ConfigMap") if "redis" in c["metadata"]["name"]
     )
     lines = (line.split(maxsplit=1) for line in config["data"]["valkey.conf"].splitlines())
     options = {line[0]: line[1].strip('"') for line in lines if line[0] not in {"#", "dir", "port"}}
-    with Valkey(tmp_path / "data", options=options | {"aclfile": str(users)}) as valkey:
+    with Valkey(tmp_path / "data", options=options | {"aclfile": str(file)}) as valkey:
 
         async def load(passwords: str) -> None:
-            users.write_text(_users(passwords))
+            file.write_text(users(passwords))
             async with Redis.from_url(valkey.url) as probe:
                 assert await probe.ping()
                 await probe.execute_command("ACL", "LOAD")
@@ -127,7 +119,7 @@ def test_the_user_is_the_one_that_is_proposed_everywhere() -> None:
     readme = (ROOT / "README.md").read_text()
     (rule,) = (line for line in readme.splitlines() if line.startswith("ACL SETUSER tollwatch "))
     rights = rule.partition(">PASSWORD ")[2]
-    assert f"user tollwatch reset on >PASSWORD {rights}\n" in _TEXT
+    assert f"user tollwatch reset on >PASSWORD {rights}\n" in TEXT
     assert named(render("staging"), "Service", "tollwatch-redis")
 
 
@@ -135,7 +127,7 @@ def test_the_sizes_are_computed_as_the_text_says() -> None:
     """All calls that are kept fit, at 4.5 KB and a quarter more; volumes are four times that."""
     rows = re.findall(
         r"^\| ([\d,]+)(?:, (\d+) days kept)? \|.*?\| (\d+) ([GM])B.*?\| (\d+) GiB \|$",
-        _TEXT,
+        TEXT,
         re.MULTILINE,
     )
     assert len(rows) == 5

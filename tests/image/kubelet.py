@@ -104,14 +104,16 @@ class RunningPod:
     async def stop(self) -> None:
         """End it at once, whatever it is at."""
         self.is_ending = True
-        await self._cancel()
         await asyncio.to_thread(self.container.terminate)
         await asyncio.to_thread(self.place.leave)
+        await self._cancel()
 
     async def _cancel(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if not isinstance(ended, asyncio.CancelledError | None):
+                raise ended
 
     async def _probing(self, begun: float) -> None:
         async with httpx.AsyncClient(trust_env=False) as client:
@@ -163,8 +165,7 @@ class RunningPod:
         if probe.command:
             return await self._execute(probe.command) == 0
         if not probe.path:
-            asked = _connects(self.place.address, probe.port or 0)
-            return await asyncio.wait_for(asked, probe.timeout)
+            return await _connects(self.place.address, probe)
         url = f"http://{self.place.address}:{probe.port}{probe.path}"
         try:
             answer = await client.get(url, timeout=probe.timeout)
@@ -277,8 +278,6 @@ class ServiceProxy:
         self._turn = 0
         self._known: list[RunningPod] = []
         self._passing: set[asyncio.Task[None]] = set()
-        self.refused = 0
-        """Connections for which no pod was there, or none answered."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._pass_on, *self._address)
@@ -335,14 +334,14 @@ class ServiceProxy:
             pod = self._known[self._turn % len(self._known)]
             with suppress(OSError):
                 return await asyncio.open_connection(pod.place.address, pod.pod.ports[self._to])
-        self.refused += 1
         return None
 
 
-async def _connects(host: str, port: int) -> bool:
+async def _connects(host: str, probe: Probe) -> bool:
     try:
-        _, writer = await asyncio.open_connection(host, port)
-    except OSError:
+        async with asyncio.timeout(probe.timeout):
+            _, writer = await asyncio.open_connection(host, probe.port)
+    except OSError:  # A time-out is one.
         return False
     writer.close()
     return True
