@@ -93,14 +93,13 @@ def _is_unknown(meaning: Meaning) -> bool:
 
 
 def _days(session: Session, watch: Watch, schedule: Schedule, now_ms: int) -> Iterator[date | None]:
-    """The call's start day; from the second age on its end day too, and then no day at all."""
+    """Those of the call's start and end, mostly one; from the second age on no day at all, too."""
     call = session.call
     known = [at for at in (call.start_ms, call.end_ms) if at]
     days = list(dict.fromkeys(moment(at).date() for at in known))
-    yield from days[:1]
+    yield from days
     late = schedule.reached(now_ms - watch.end_ms) > 1 or schedule.is_final(watch, now_ms)
     if late or not days:
-        yield from days[1:]
         yield None
 
 

@@ -149,7 +149,7 @@ async def test_a_late_word_of_a_cost_opens_an_unavailable_session(stage: Stage) 
 
 
 async def test_a_call_over_midnight_is_found_under_its_other_day(stage: Stage) -> None:
-    """From the second age on a call is looked for under its end's day too, not only its start's."""
+    """A call is looked for under its end's day too, not only its start's, at every age."""
     ended = now(stage)
     since_midnight = ended - ended.replace(hour=0, minute=0, second=0, microsecond=0)
     call = stage.world.call(
@@ -164,7 +164,7 @@ async def test_a_call_over_midnight_is_found_under_its_other_day(stage: Stage) -
     assert verdict.total == call.total
     before, after = (f"{day:%Y-%m-%d}" for day in (call.start, call.end))
     asked = [(request.query["date_time"], request.status) for request in stage.asked(call)]
-    assert asked == [(before, 404), (before, 404), (after, 200)]
+    assert asked == [(before, 404), (after, 200)] * (len(asked) // 2)
 
 
 # --- trouble of ours ------------------------------------------------------------------------------
