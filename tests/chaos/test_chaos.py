@@ -3,6 +3,7 @@
 `make chaos` does the same for as long as you like; CONTRIBUTING says how to read what it prints.
 """
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,14 @@ from tests.chaos.run import Options, run
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No coverage of processes under load: it takes half of a core, and adds no line."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("unmeasured")
 async def test_nothing_is_lost_and_nothing_told_twice(tmp_path: Path) -> None:
     """Every kind of fault hits work in flight, and all is accounted for at the end."""
     console = Console(width=140, highlight=False)
