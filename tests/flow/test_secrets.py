@@ -116,7 +116,9 @@ async def provoke(stage: Stage) -> None:
     world = stage.world
     echo = {"errors": [{"code": "10009", "title": f"Bearer {API_KEY} is no key"}]}
     call = stage.past("wrong_rate")
-    world.telnyx.faults.status(401, path=call.session_id, body=msgspec.json.encode(echo))
+    # Each time: the first answer comes to nothing where the second leg is taken meanwhile.
+    refusal = msgspec.json.encode(echo)
+    world.telnyx.faults.status(401, path=call.session_id, times=None, body=refusal)
     await stage.hang_up(call)
     await stage.until(lambda: any("401" in line for line in stage.worker.lines), "a refusal")
     await stage.held(call)
