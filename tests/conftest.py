@@ -43,6 +43,15 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
 
 
+@pytest.fixture(scope="module")
+def unmeasured() -> Iterator[None]:
+    """No coverage of processes under load: it takes a third of their CPU, and adds no line."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+            patch.delenv(name)
+        yield
+
+
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[Valkey]:
     """One real server for all tests of this process."""

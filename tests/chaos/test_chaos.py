@@ -3,7 +3,6 @@
 `make chaos` does the same for as long as you like; CONTRIBUTING says how to read what it prints.
 """
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,6 @@ from tests.chaos.report import show
 from tests.chaos.run import Options, run
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No coverage of processes under load: it takes half of a core, and adds no line."""
-    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
-        monkeypatch.delenv(name)
 
 
 @pytest.mark.usefixtures("unmeasured")

@@ -18,7 +18,7 @@ from tests.flow.stage import Outside, Stage, open_stage
 from tests.world.model import Call
 from tests.world.telnyx import TelnyxWorld
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unmeasured")]
 
 _SESSIONS: Final = 30
 _DATABASES: Final = itertools.count(1)

@@ -32,7 +32,7 @@ from tests.world.valkey import Sentinel, Valkey
 from tests.world.webhooks import Delivery
 from tests.world.world import World
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unmeasured")]
 
 # --- what can be wrong with it --------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from tests.world.valkey import Valkey
 from workers.slack import SlackClient
 from workers.telnyx import TelnyxClient
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unmeasured")]
 
 PASSWORD: Final = "pass/word@of:redis?SECRET#1"  # every character that a URL would trip over
 WRONG_PASSWORD: Final = "quite-the-WRONG-one"

@@ -58,6 +58,8 @@ _QUIET_SLOWLY_MS: Final = 12 * HOUR_MS
 """One of a drop or of a day's money."""
 _EXPLAINED: Final = 0.5
 """What is told of in another series need not be told again if that is so much of it."""
+_AS_STRANGE: Final = 0.9
+"""Of the strangest one's score, that which is about as strange."""
 _EXPLAINED_DROP: Final = 1 / 3
 """Of a drop: where all fall away together, one of them is told of first."""
 _LONGEST_JUMP: Final = 16
@@ -241,8 +243,9 @@ class Velocity:
             if breach and breach.excess >= self._least:
                 breaches.append((key, breach))
         # The strangest first, which explains the others: a shape only where it is the strange
-        # thing, and of those that are as strange the one that says most.
-        return sorted(breaches, key=lambda each: (-round(each[1].score), -each[0].rank))
+        # thing, and of those that are about as strange the one that says most.
+        alike = _AS_STRANGE * max((breach.score for _, breach in breaches), default=0.0)
+        return sorted(breaches, key=lambda each: (-min(each[1].score, alike), -each[0].rank))
 
     def _is_seen(self, key: Key, minute: int) -> bool:
         """Whether what goes on there has been looked at in this minute."""
