@@ -1,4 +1,4 @@
-"""Telnyx's webhooks, read: bytes in; a call that ended, a cost that came, or why it is neither.
+"""Telnyx's webhooks, read: bytes in; what happened to a call, or why it does not matter here.
 
 Pure: no request, no Redis, no clock. What does not concern the cost of a call is a normal, counted
 outcome. Of what does, only the fields named here are read, so transcripts, names, client state and
@@ -33,7 +33,10 @@ LISTED: Final = "l:"
 """Begins the key of an event that only a list of Telnyx's tells of: its webhook has another."""
 
 ENDINGS: Final = frozenset({HANGUP, CONVERSATION_ENDED, CONFERENCE_ENDED})
+BEGINNINGS: Final = frozenset({"call.initiated", "call.answered"})
+"""Whichever comes first, since an application may send but some of its events."""
 TEXML_ENDINGS: Final = frozenset({"completed", "no-answer", "busy", "canceled", "failed"})
+TEXML_BEGINNINGS: Final = frozenset({"queued", "initiated", "ringing", "answered", "in-progress"})
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _JSON: Final = "application/json"
@@ -62,6 +65,21 @@ class Scheduling:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """A call that goes on: it counts from now on, and there is nothing to look at before its end.
+
+    Who takes it is not known yet; `connection_id` is what it came in or goes out by.
+    """
+
+    session_id: str
+    kind: str
+    at_ms: int
+    connection_id: str | None
+    to_country: str | None
+    destination: Destination | None
+
+
+@dataclass(frozen=True, slots=True)
 class Ignored:
     """A valid event of no interest."""
 
@@ -81,7 +99,7 @@ class UnsupportedType:
     """A content type that Telnyx does not send."""
 
 
-Reading: TypeAlias = Scheduling | Ignored | Unreadable | UnsupportedType
+Reading: TypeAlias = Scheduling | Begun | Ignored | Unreadable | UnsupportedType
 
 
 class _Envelope(msgspec.Struct):
@@ -152,6 +170,13 @@ class _Reader:
 
     def event(self, kind: str, identity: str | None, occurred: Any, raw_payload: Any) -> Reading:
         payload = raw_payload if isinstance(raw_payload, dict) else {}
+        if kind in BEGINNINGS:
+            return self.begun(kind, occurred, payload)
+        return self.of_interest(kind, identity, occurred, payload)
+
+    def of_interest(
+        self, kind: str, identity: str | None, occurred: Any, payload: Mapping[str, Any]
+    ) -> Reading:
         ends = kind in ENDINGS
         if not ends and kind not in {ANALYZED, COST}:
             return Ignored(kind, "not an event about the end or the cost of a call")
@@ -192,17 +217,32 @@ class _Reader:
             destination=destination(_text(payload.get("to")), self.number_key),
         )
 
+    def begun(self, kind: str, occurred: Any, payload: Mapping[str, Any]) -> Reading:
+        session_id = _session_id(payload.get("call_session_id"))
+        if session_id is None:
+            return _without_session(kind, ends=False)
+        to = _text(payload.get("to"))
+        return Begun(
+            session_id,
+            kind,
+            # An answer is later than the beginning, which it names.
+            at_ms=self.at(payload.get("start_time"), occurred),
+            connection_id=_text(payload.get("connection_id")),
+            to_country=country_of(to),
+            destination=destination(to, self.number_key),
+        )
+
     def form(self) -> Reading:
         fields = _form_fields(self.body)
         if fields is None:
             return Unreadable("the body is not a readable form")
         status = _event_type(fields.get("CallStatus"))
-        if status is None:
-            source = _event_type(fields.get("CallbackSource"))
-            if source is None:
-                return Unreadable("no event type: a TeXML callback has a CallStatus")
-            return Ignored(f"texml.{source}", "not a status callback of a call")
+        return _without_status(fields) if status is None else self.status(status, fields)
+
+    def status(self, status: str, fields: Mapping[str, str]) -> Reading:
         kind = f"texml.{status}"
+        if status in TEXML_BEGINNINGS:
+            return self.texml_begun(kind, fields)
         ends = status in TEXML_ENDINGS or status == "conversation_ended"
         if not ends and status != "analyzed":
             return Ignored(kind, "not an event about the end or the cost of a call")
@@ -218,6 +258,16 @@ class _Reader:
             identified=False,
             destination=destination(_text(fields.get("To")), self.number_key),
         )
+
+    def texml_begun(self, kind: str, fields: Mapping[str, str]) -> Reading:
+        names = {
+            "call_session_id": "CallSessionId",
+            "connection_id": "ConnectionId",
+            "to": "To",
+            "start_time": "CallInitiatedAt",
+        }
+        payload = {ours: fields.get(theirs) for ours, theirs in names.items()}
+        return self.begun(kind, fields.get("Timestamp"), payload)
 
     def texml_event(self, kind: str, fields: Mapping[str, str], *, ends: bool) -> Event:
         at_ms = self.at(*(fields.get(name) for name in ("EndTime", "OccurredAt", "Timestamp")))
@@ -274,6 +324,13 @@ def read_time_ms(value: Any) -> int | None:
     except (ValueError, OverflowError):
         return None
     return milliseconds if milliseconds > 0 else None
+
+
+def _without_status(fields: Mapping[str, str]) -> Reading:
+    source = _event_type(fields.get("CallbackSource"))
+    if source is None:
+        return Unreadable("no event type: a TeXML callback has a CallStatus")
+    return Ignored(f"texml.{source}", "not a status callback of a call")
 
 
 def _without_session(kind: str, ends: bool) -> Reading:

@@ -58,13 +58,15 @@
 `tollwatch:reconcile` (hash): how far the search for webhooks that never came has got, a field for
     each list that is read. No end; it does not grow.
 `tollwatch:reconcile:lease` (string): who searches now. Seconds.
-`tollwatch:calls:minute:{minute}` (hash): how many calls ended in that minute, by series, see
+`tollwatch:calls:minute:{minute}` (hash): how many calls began in that minute, by series, see
     `service.counting`. Five hours.
 `tollwatch:calls:day:{id}` (hash): the calls, the money and the bursts of a series, by hour; the id
     is day and series. Thirty days.
 `tollwatch:calls:roster:{day}` (set): the series of a day. Thirty days.
 `tollwatch:calls:numbers:{hour}` (hash): how often each number was called, under names that only the
     web processes can make. Two hours.
+`tollwatch:calls:begun:{id}` (hash): where a call that has begun was counted, and for whom. Its
+    first end takes it over; a day.
 `tollwatch:calls:episodes` (hash): what is out of the ordinary now, and since when. Two days.
 `tollwatch:calls:look` (string): who looked at the counts last. Seconds.
 `tollwatch:backfill` (hash): how far learning from the past has got: the span, a field for each list
@@ -121,6 +123,7 @@ CALLS_MINUTE: Final = "tollwatch:calls:minute:"
 CALLS_DAY: Final = "tollwatch:calls:day:"
 CALLS_ROSTER: Final = "tollwatch:calls:roster:"
 CALLS_NUMBERS: Final = "tollwatch:calls:numbers:"
+CALLS_BEGUN: Final = "tollwatch:calls:begun:"
 CALLS_EPISODES: Final = "tollwatch:calls:episodes"
 CALLS_LOOK: Final = "tollwatch:calls:look"
 BACKFILL: Final = "tollwatch:backfill"
@@ -191,6 +194,7 @@ FAMILIES: Final = (
     Family(CALLS_DAY + "{id}"),
     Family(CALLS_ROSTER + "{day}"),
     Family(CALLS_NUMBERS + "{hour}"),
+    Family(CALLS_BEGUN + "{id}"),
     Family(CALLS_EPISODES),
     Family(CALLS_LOOK),
     Family(BACKFILL),
@@ -273,6 +277,11 @@ def learned_key(day: str) -> str:
 def notice_id(id: str) -> str:
     """A notice's id among the alerts."""
     return id + IS_NOTICE
+
+
+def begun_key(session_id: str) -> str:
+    """Where a call that has begun was counted."""
+    return CALLS_BEGUN + session_id
 
 
 def backfill_call_key(session_id: str) -> str:

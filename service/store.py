@@ -16,9 +16,17 @@ from redis.asyncio import Redis
 from service import keys
 from service.batch import BatchedScript
 from service.clock import CLOCK
-from service.counting import COUNT_CALL, PAY, SHORT_SECONDS, counted_cost
+from service.counting import (
+    COUNT_BEGUN,
+    COUNT_CALL,
+    COUNT_ENDED,
+    PAY,
+    SHORT_SECONDS,
+    counted_cost,
+)
 from service.dead import LISTING, OF_THE_DEAD, DeadLetter, DeadLetters
-from service.events import LISTED, Scheduling
+from service.dialled import Destination
+from service.events import LISTED, Begun, Scheduling
 from service.outbox import (
     MOST_IN_SUMMARY,
     NOTICE_RANK,
@@ -71,6 +79,7 @@ LEARNED_KEPT_MS: Final = 2 * 86_400_000
 #   dropped  when a person gave a dead one up, ms
 #   spent  what it has counted for in the sums of money, see `service.spend`
 #   counted  the hour and the series in which its call was counted, see `service.counting`
+#   owner, assistant  for whom, where it was counted when it began; and what its end told of that
 #   paid  what its call has cost in these, in millionths
 #
 # An event is cut into pieces of 64 bytes, e:{key}, e:{key}.1 and so on: Redis keeps a hash whose
@@ -137,9 +146,10 @@ end
 """
     + _NO_NEWS
     + COUNT_CALL
+    + COUNT_ENDED
     + """
 local key, ended, due, index, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local rechecks = KEYS[6]
+local rechecks, begun = KEYS[6], KEYS[7]
 local id, field, event, now = ARGV[1], ARGV[2], ARGV[3], clock(ARGV[4])
 local end_at, cost_at, pulls, version = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], ARGV[8]
 if ARGV[9] == '1' and no_news(key, end_at) then return 'known' end
@@ -176,9 +186,16 @@ if not open then
     set('v', version)
   end
 end
+local owner, assistant = nil, ARGV[15]
 if is_first_end then
-  local counted = count_call(now, end_at, field, unpack(ARGV, 10, 14))
+  local counted
+  counted, owner = take_over(begun, now, end_at, ARGV[14])
+  if owner then set('owner', owner) end
+  counted = counted or count_call(now, end_at, field, unpack(ARGV, 10, 14))
   if counted then set('counted', counted) end
+end
+if end_at and assistant ~= '' and count_assistant(key, owner, now, end_at, assistant) then
+  set('assistant', assistant)
 end
 redis.call('HSET', key, unpack(change))
 redis.call('ZADD', index, now, id)
@@ -188,6 +205,15 @@ if not s.token and (restart or pulls == '1') then
 end
 if open then return 'merged' end
 return 'scheduled'
+"""
+)
+
+_BEGIN: Final = (
+    CLOCK
+    + COUNT_CALL
+    + COUNT_BEGUN
+    + """
+return count_begun(KEYS[1], KEYS[2], clock(ARGV[1]), tonumber(ARGV[2]), unpack(ARGV, 3, 6))
 """
 )
 
@@ -385,11 +411,28 @@ class Store:
         self._retention_ms = retention_ms
         self.dead = DeadLetters(redis, retention_ms=retention_ms)
         self._record = BatchedScript(redis, _RECORD, replicas=replicas)
+        self._begin = BatchedScript(redis, _BEGIN)
         self._conclude = BatchedScript(redis, _CONCLUDE)
         self._take = BatchedScript(redis, _TAKE)
         self._fail = redis.register_script(_FAIL)
         self._notify = redis.register_script(_NOTIFY)
         self._trim_page = redis.register_script(_TRIM)
+
+    async def begin(self, begun: Begun, *, now_ms: int | None = None) -> bool:
+        """Count a call that has begun; whether it had not been counted yet.
+
+        Nothing is lost where it fails: what was not counted by then is counted when it ends.
+        """
+        counted = await self._begin(
+            keys=[keys.session_key(begun.session_id), keys.begun_key(begun.session_id)],
+            args=[
+                "" if now_ms is None else now_ms,
+                begun.at_ms,
+                begun.connection_id or "",
+                *_whither(begun.destination, begun.to_country),
+            ],
+        )
+        return bool(counted)
 
     async def record(
         self, scheduling: Scheduling, *, now_ms: int | None = None, unless_told: bool = False
@@ -411,6 +454,7 @@ class Store:
                 keys.SESSIONS,
                 keys.DEAD,
                 keys.RECHECKS,
+                keys.begun_key(scheduling.session_id),
             ],
             args=[
                 scheduling.session_id,
@@ -699,19 +743,25 @@ def _entity(event: Event) -> str:
     return event.assistant_id or event.connection_id or ""
 
 
-def _counted(scheduling: Scheduling) -> tuple[str, str, str, str, str]:
-    """By what a call is counted: whose it is, where it went, and whether it was short."""
-    event, to = scheduling.event, scheduling.destination
+def _counted(scheduling: Scheduling) -> tuple[str, ...]:
+    """By what a call is counted: whose it is, where it went, whether it was short; who took it."""
+    event = scheduling.event
     seconds = event.duration_seconds
     if seconds is None and event.start_ms is not None:
         seconds = (event.at_ms - event.start_ms) // 1000
     return (
         _entity(event),
-        f"{to.prefix if to else ''} {event.to_country or ''}",
-        to.number if to else "",
-        to.block if to else "",
+        *_whither(scheduling.destination, event.to_country),
         "1" if seconds is not None and seconds <= SHORT_SECONDS else "",
+        event.assistant_id or "",
     )
+
+
+def _whither(to: Destination | None, country: str | None) -> tuple[str, str, str]:
+    """The places that a call goes to, and what stands for its number and for the numbers nearby."""
+    if to is None:
+        return f" {country or ''}", "", ""
+    return f"{to.prefix} {country or ''}", to.number, to.block
 
 
 def _paid(conclusion: Conclusion) -> int | str:

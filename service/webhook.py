@@ -25,7 +25,7 @@ from service.door import (
     answer,
     look,
 )
-from service.events import Ignored, Scheduling, Unreadable, read_event
+from service.events import Begun, Ignored, Scheduling, Unreadable, read_event
 from service.intake import Bodies, BodyTooLarge, Crowded, Places
 from service.logs import Digest, get_logger
 from service.metrics import WebMetrics
@@ -44,6 +44,7 @@ _CROWDED: Final = answer(503, _BUSY, retry_after="5")
 _GIVEN_UP: Final = answer(503, _BUSY, closes=True, retry_after="5")
 _MERGED: Final = answer(202, {"status": "merged"})
 _DUPLICATE: Final = answer(200, {"status": "duplicate"})
+_BEGUN: Final = "the call goes on: it was counted, and is looked at when it has ended"
 _log = get_logger()
 
 
@@ -151,16 +152,32 @@ class Webhook:
             case Scheduling():
                 self._metrics.count_kind(reading.event.kind)
                 return await self._schedule(reading)
+            case Begun():
+                self._metrics.count_kind(reading.kind)
+                return await self._count(reading)
             case Ignored(kind, reason):
                 self._metrics.count_kind(kind)
-                _log.info("webhook ignored", kind=kind, reason=reason)
-                ignored = answer(200, {"status": "ignored", "reason": reason})
-                return self._done("ignored", ignored)
+                return self._ignored(kind, reason)
             case Unreadable(reason):
                 _log.warning("webhook unreadable", reason=reason)
                 return self._done("unreadable", answer(400, {"error": reason}))
             case _:
                 return self._done("unsupported_type", UNSUPPORTED_TYPE)
+
+    def _ignored(self, kind: str, reason: str) -> Answer:
+        _log.info("webhook ignored", kind=kind, reason=reason)
+        return self._done("ignored", answer(200, {"status": "ignored", "reason": reason}))
+
+    async def _count(self, begun: Begun) -> Answer:
+        """A call goes on. Where Redis cannot count it, its end will be counted instead."""
+        try:
+            async with asyncio.timeout(_STORE_SECONDS):
+                await self._store.begin(begun)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._metrics.redis_errors.inc()
+            known = {"session_id": begun.session_id, "kind": begun.kind}
+            _log.warning("webhook not counted", error=redis_fault(error), **known)
+        return self._ignored(begun.kind, _BEGUN)
 
     async def _schedule(self, scheduling: Scheduling) -> Answer:
         known = {

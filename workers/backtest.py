@@ -18,6 +18,7 @@ from workers.detection.finding import Finding
 from workers.detection.lasting import HOUR_MS
 from workers.detection.memory import Memory
 from workers.detection.opinion import Gates, Opinion, opinion_of
+from workers.detection.replay import Replay
 from workers.detection.velocity import Passed, Velocity
 from workers.judge import Case, is_strange, judge, measured_of
 from workers.policy import Policy
@@ -54,16 +55,15 @@ class Backtest:
     """What no single session shows, so far."""
     _gates: Gates = field(init=False)
     _budgets: Budgets = field(init=False)
-    _velocity: Velocity = field(init=False)
+    _replay: Replay = field(init=False)
     _last_ms: int = 0
     _last_id: str = ""
 
     def __post_init__(self) -> None:
         self._gates = Gates.of(self.policy)
         self._budgets = Budgets(self.policy.budgets, self.policy.currency)
-        self._velocity = Velocity(
-            least_excess=self.policy.severity.low, currency=self.policy.currency
-        )
+        velocity = Velocity(least_excess=self.policy.severity.low, currency=self.policy.currency)
+        self._replay = Replay(velocity)
 
     def session(self, recorded: Recorded) -> Judged:
         """Judges the next session, and learns from it. Raises OutOfOrder."""
@@ -84,11 +84,12 @@ class Backtest:
         self.findings += self._budgets.spent(
             end_ms, tree.charged, call.assistant_id, call.connection_id
         )
-        self.findings += self._velocity.call(passed(recorded, self.policy.currency))
+        self.findings += self._replay.add(passed(recorded, self.policy.currency))
         return Judged(call.session_id, end_ms, verdict, score_of(verdict, opinion))
 
     def end(self) -> list[Finding]:
         """All findings, in the order in which they would have been told."""
+        self.findings += self._replay.finish()
         return sorted(self.findings, key=lambda finding: finding.at_ms)
 
     def _opinion(self, case: Case, end_ms: int) -> Opinion | None:
@@ -106,19 +107,24 @@ class Backtest:
 
 
 def passed(recorded: Recorded, currency: str) -> Passed:
-    """A session as it counts among the others; in another currency its cost says nothing."""
+    """A session as it counts among the others; in another currency its cost says nothing.
+
+    As if Telnyx had told of its beginning, which names the connection alone.
+    """
     call = recorded.call
+    begins = call.start_ms is not None and call.connection_id is not None
     dialled = destination(recorded.called, _ANY_KEY) or _NOWHERE
     return Passed(
         ended_ms=call.end_ms or 0,
         started_ms=call.start_ms,
-        entity=call.assistant_id or call.connection_id or "",
+        entity=(not begins and call.assistant_id) or call.connection_id or "",
         country=call.to_country or "",
         prefix=dialled.prefix,
         number=dialled.number,
         block=dialled.block,
         duration_seconds=Case(recorded.tree, call).duration_seconds,
         cost=recorded.tree.charged if recorded.tree.currency == currency else None,
+        assistant=call.assistant_id or "",
     )
 
 

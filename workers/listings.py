@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from service.events import HANGUP, LISTED, Ignored, Scheduling, read_event, read_time_ms
+from service.events import HANGUP, LISTED, Begun, Ignored, Scheduling, read_event, read_time_ms
 from service.records import moment
 from workers.analysis import Unreadable
 from workers.answer import RateLimit
@@ -96,7 +96,8 @@ def read_delivery(row: Any, *, now_ms: int, masked: bool) -> Row:
         return Row(at_ms, broken=True)
     received_ms = now_ms if at_ms is None else min(at_ms, now_ms)
     reading = read_event(*original, received_ms=received_ms, masked=masked)
-    if isinstance(reading, Ignored):
+    if isinstance(reading, Ignored | Begun):
+        # A list is read too late for what begins.
         return Row(at_ms)
     if not isinstance(reading, Scheduling):
         return Row(at_ms, broken=True)

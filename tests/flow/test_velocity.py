@@ -1,6 +1,6 @@
-"""A surge is told within moments of its webhooks, while no cost of it is known."""
+"""A surge is told within moments of its webhooks, while its calls go on and no cost is known."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from itertools import product
 from typing import Any, cast
 
@@ -9,7 +9,9 @@ from redis.asyncio import Redis
 
 from service import keys
 from tests.flow.stage import Outside, Stage, hangups, now, now_ms, open_stage
+from tests.world import envelopes
 from tests.world.clock import later
+from tests.world.envelopes import Delivery
 from tests.world.model import Call
 
 pytestmark = pytest.mark.anyio
@@ -49,20 +51,23 @@ def connection_of(outside: Outside) -> str:
 
 @pytest.fixture(scope="module")
 async def calls(outside: Outside, stage: Stage) -> list[Call]:
-    """Thirty calls that ended just now; each event is delivered twice."""
+    """Thirty calls that began within the last minutes and go on."""
     end, connection_id = later(now(stage), -1), connection_of(outside)
     made = [
-        stage.world.call("sip_inbound", end=end, connection_id=connection_id) for _ in range(CALLS)
+        stage.world.call("sip_inbound", end=end, connection_id=connection_id, talk_seconds=90)
+        for _ in range(CALLS)
     ]
-    for event in (event for call in made for event in hangups(call)):
-        for attempt in (1, 2):
-            assert (await stage.post(event, attempt=attempt)).is_success
+    await deliver(stage, [envelopes.initiated(call, leg) for call in made for leg in call.legs])
     return made
 
 
-async def test_a_surge_is_told_without_waiting_for_its_cost(
-    stage: Stage, calls: list[Call]
-) -> None:
+async def deliver(stage: Stage, events: Iterable[Delivery]) -> None:
+    """Each of them twice."""
+    for event, attempt in product(events, (1, 2)):
+        assert (await stage.post(event, attempt=attempt)).is_success
+
+
+async def test_a_surge_is_told_before_its_calls_end(stage: Stage, calls: list[Call]) -> None:
     """In one message, whichever worker looks, with the money that such calls usually cost."""
 
     def messages() -> list[str]:
@@ -81,8 +86,9 @@ async def test_a_surge_is_told_without_waiting_for_its_cost(
 
 
 async def test_what_is_delivered_twice_counts_once(stage: Stage, calls: list[Call]) -> None:
-    """And so do the legs of one call."""
-    hour = int(calls[0].end.timestamp()) // 3600
-    of_day = f"{keys.CALLS_DAY}{hour // 24}:velocity|account"
-    counted = await cast("Any", stage.redis.hget(of_day, f"c{hour}"))
-    assert int(counted) == len(calls)
+    """And so do the legs of one call, and its end."""
+    await deliver(stage, [event for call in calls for event in hangups(call)])
+    this_minute = now_ms() // 60_000
+    minutes = [keys.CALLS_MINUTE + str(this_minute - ago) for ago in range(9)]
+    counted = [await cast("Any", stage.redis.hget(key, "velocity|account")) for key in minutes]
+    assert sum(int(count or 0) for count in counted) == len(calls)

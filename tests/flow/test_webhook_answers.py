@@ -59,11 +59,20 @@ async def test_another_event_of_a_scheduled_session_is_merged(stage: Stage) -> N
 async def test_an_event_of_no_interest_is_ignored(stage: Stage) -> None:
     """An event that says nothing of a call's end or cost is a 200 with the reason."""
     call = stage.world.call("sip_inbound")
-    answer = await stage.post(envelopes.initiated(call, call.legs[0]))
-    assert answer.status_code == 200
-    assert answer.json().keys() == {"status", "reason"}
-    assert answer.json()["status"] == "ignored"
+    for event in (
+        envelopes.initiated(call, call.legs[0]),
+        named(envelopes.initiated(call, call.legs[0]), "call.bridged"),
+    ):
+        answer = await stage.post(event)
+        assert answer.status_code == 200
+        assert answer.json().keys() == {"status", "reason"}
+        assert answer.json()["status"] == "ignored"
     assert await stage.store.session(call.session_id) is None
+
+
+def named(event: Delivery, kind: str) -> Delivery:
+    """The same of another type."""
+    return replace(event, data={**event.data, "event_type": kind})
 
 
 async def test_a_late_leg_schedules_a_session_anew(stage: Stage) -> None:

@@ -18,7 +18,7 @@ from service.counting import (
     SHORT_CALLS,
 )
 from service.dialled import destination
-from service.events import LISTED, Scheduling
+from service.events import LISTED, Begun, Scheduling
 from service.keys import FAMILIES
 from service.queue import session_line
 from service.records import Alert, Call, Conclusion, Severity, Spend, State, Verdict, Watch
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.anyio
 
 HOUR = END_MS // 3_600_000
 DAY = HOUR // 24
+BEGUN_MS = END_MS - 120_000
 RETENTION_MS = 40 * 86_400_000
 
 
@@ -69,6 +70,91 @@ async def test_a_cost_without_an_end_is_no_call_yet(redis: Redis) -> None:
     assert await of_minute(redis) == {}
     await record(redis, ended("a"))
     assert (await of_minute(redis))["velocity|account"] == 1
+
+
+def begun(session_id: str, *, to: str = "", at_ms: int = BEGUN_MS, owner: str = "C") -> Begun:
+    """A call that comes in by connection C."""
+    there = destination(to, b"secret")
+    return Begun(session_id, "call.initiated", at_ms, owner or None, None, there)
+
+
+async def begin(redis: Redis, *calls: Begun, now_ms: int = BEGUN_MS) -> list[bool]:
+    store = Store(redis, retention_ms=RETENTION_MS)
+    return [await store.begin(call, now_ms=now_ms) for call in calls]
+
+
+async def test_a_call_counts_when_it_begins(redis: Redis) -> None:
+    """Once, however often that is said, for its connection; not again when it ends."""
+    assert await begin(redis, begun("a"), begun("a"), begun("b")) == [True, False, True]
+    twice = {"velocity|account": 2, "velocity|C": 2}
+    assert await of_minute(redis, BEGUN_MS) == twice
+    hangup: dict[str, Any] = {"assistant_id": None, "connection_id": "C"}
+    await record(redis, ended("a", **hangup), ended("a", "2", **hangup), ended("b", **hangup))
+    assert await of_minute(redis, BEGUN_MS) == twice
+    assert await of_minute(redis) == {}
+    assert await redis.exists(*map(keys.begun_key, "ab")) == 0
+
+
+async def test_what_its_end_alone_tells_counts_then(redis: Redis) -> None:
+    """Which assistant took it, though another event comes first, and that it was short."""
+    await begin(redis, begun("a"))
+    await record(redis, ended("a", assistant_id=None, connection_id="C", duration_seconds=8))
+    assert await of_minute(redis) == {f"{SHORT_CALLS}|C": 1}
+    await record(redis, ended("a", "2"), ended("a", "3", assistant_id="B"))
+    assert await of_minute(redis) == {f"{SHORT_CALLS}|C": 1, "velocity|A": 1}
+
+
+async def test_who_took_a_call_is_of_no_interest_after_its_verdict(redis: Redis) -> None:
+    """Its money has gone where it was counted, and a call without money would look free."""
+    await begin(redis, begun("a"))
+    await record(redis, ended("a", assistant_id=None, connection_id="C"))
+    await _conclude(redis, Decimal("0.25"))
+    await record(redis, ended("a", "2"))
+    assert await of_day(redis, "velocity|A") == {}
+
+
+async def test_word_of_a_beginning_that_comes_late_counts_nothing(redis: Redis) -> None:
+    """The end was counted."""
+    await record(redis, ended("a"))
+    assert await begin(redis, begun("a"), now_ms=END_MS) == [False]
+    assert await of_minute(redis) == {"velocity|account": 1, "velocity|A": 1}
+    assert await of_minute(redis, BEGUN_MS) == {}
+
+
+async def test_a_beginning_alone_is_no_session(redis: Redis) -> None:
+    """There is nothing to look at yet, and what is kept of it ends by itself."""
+    await begin(redis, begun("a", to="+37120000149"))
+    assert await Store(redis, retention_ms=RETENTION_MS).session("a") is None
+    assert await redis.exists(keys.SESSIONS, keys.ENDED, keys.DUE) == 0
+    assert 0 < await redis.pttl(keys.begun_key("a")) <= 86_400_000
+
+
+async def test_money_of_a_call_counted_when_it_began_is_where_it_ended(redis: Redis) -> None:
+    """For its connection, its shape, its country and its assistant, in the hour of its end."""
+    before_ms = END_MS - 3_600_000
+    calls = [replace(begun(id, to="+37120000149"), to_country="LV") for id in "ab"]
+    await begin(redis, *calls, now_ms=before_ms)
+    await record(redis, ended("a"), ended("b"))
+    for id in "ab":
+        await _conclude(redis, Decimal("3.5"), session_id=id)
+    paid = {f"k{HOUR}": 2, f"u{HOUR}": 7_000_000, f"q{HOUR}": 2 * 35_000**2}
+    for series in ("account", "C", "LV"):
+        assert await of_day(redis, f"velocity|{series}") == {f"c{HOUR - 1}": 2, **paid}
+    assert await of_day(redis, "velocity|A") == {f"c{HOUR}": 2, **paid}
+    once = {f"k{HOUR}": 1, f"u{HOUR}": 3_500_000, f"q{HOUR}": 35_000**2}
+    assert await of_day(redis, f"{ONE_NUMBER}|C") == {f"c{HOUR - 1}": 1, **once}
+
+
+async def test_money_of_a_call_over_midnight_is_where_it_began(redis: Redis) -> None:
+    """The next day may have no place for it yet."""
+    begun_ms = DAY * 86_400_000 - 60_000
+    hour = begun_ms // 3_600_000
+    await begin(redis, begun("a", at_ms=begun_ms), now_ms=begun_ms)
+    await record(redis, ended("a", assistant_id=None, connection_id="C"))
+    await _conclude(redis, Decimal("3.5"))
+    paid = {f"k{hour}": 1, f"u{hour}": 3_500_000, f"q{hour}": 35_000**2}
+    assert await of_day(redis, "velocity|C", DAY - 1) == {f"c{hour}": 1, **paid}
+    assert await of_day(redis, "velocity|C") == {}
 
 
 async def test_a_call_without_an_owner_counts_for_the_account(redis: Redis) -> None:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.dialled import destination
 from service.events import (
+    Begun,
     Ignored,
     Scheduling,
     Unreadable,
@@ -183,15 +185,39 @@ def test_texml_statuses_of_ai_calls_schedule(status: str, *, ends: bool) -> None
     assert (reading.event.ends, reading.pulls) == (ends, False)
 
 
-@pytest.mark.parametrize("fields", [{"CallStatus": "ringing"}, {"CallbackSource": "recording"}])
+@pytest.mark.parametrize("fields", [{"CallStatus": "paused"}, {"CallbackSource": "recording"}])
 def test_other_texml_callbacks_are_ignored(fields: dict[str, str]) -> None:
     """A TeXML callback about something else is acknowledged."""
     assert isinstance(read(urlencode(fields).encode(), FORM), Ignored)
 
 
-@pytest.mark.parametrize(
-    "kind", ["call.initiated", "call.answered", "message.received", "new.kind"]
-)
+@pytest.mark.parametrize("kind", ["call.initiated", "call.answered"])
+def test_a_call_that_begins_is_read_for_its_count(kind: str) -> None:
+    """When it began, over which connection and whither; nothing of who calls."""
+    begun = read(envelope(kind, PAYLOAD))
+    assert isinstance(begun, Begun)
+    assert (begun.session_id, begun.kind) == (PAYLOAD["call_session_id"], kind)
+    assert (begun.connection_id, begun.to_country) == (PAYLOAD["connection_id"], "US")
+    assert begun.at_ms == read_time_ms(PAYLOAD["start_time"])
+    assert begun.destination == destination(PAYLOAD["to"], b"")
+
+
+@pytest.mark.parametrize("status", ["queued", "initiated", "ringing", "answered", "in-progress"])
+def test_a_texml_call_that_goes_on_is_read_for_its_count(status: str) -> None:
+    """Whichever of these statuses the application asks for."""
+    begun = read(urlencode(TEXML | {"CallStatus": status}).encode(), FORM)
+    assert isinstance(begun, Begun)
+    assert (begun.session_id, begun.connection_id) == ("session-2", "99")
+    assert (begun.to_country, begun.at_ms) == ("US", read_time_ms(TEXML["CallInitiatedAt"]))
+
+
+def test_a_beginning_without_a_session_is_ignored() -> None:
+    """Its end would not be known for its."""
+    without = {name: value for name, value in PAYLOAD.items() if name != "call_session_id"}
+    assert isinstance(read(envelope("call.initiated", without)), Ignored)
+
+
+@pytest.mark.parametrize("kind", ["call.bridged", "message.received", "new.kind"])
 def test_other_events_are_ignored_by_name(kind: str) -> None:
     """An event of no interest is acknowledged under its own name."""
     reading = read(envelope(kind, PAYLOAD))

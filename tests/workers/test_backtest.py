@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -23,7 +24,7 @@ from tests.workers.detection.calls import (
     steady,
     taught,
 )
-from workers.backtest import Backtest, OutOfOrder
+from workers.backtest import Backtest, OutOfOrder, passed
 from workers.backtest_view import Tally
 from workers.cli import app
 from workers.policy import BUILT_IN, Budget
@@ -74,6 +75,27 @@ def test_a_session_may_stand_some_minutes_late() -> None:
     with pytest.raises(OutOfOrder, match="sort the file by ended_at"):
         test.session(recorded(3, BEGIN_MS - 10 * MINUTE_MS - 1))
     test.session(recorded(4, BEGIN_MS - 10 * MINUTE_MS))
+
+
+@pytest.mark.parametrize(
+    ("assistant", "connection", "counted"),
+    [
+        ("A", "C", ("C", "A")),
+        ("A", None, ("A", "A")),
+        (None, "C", ("C", "")),
+        (None, None, ("", "")),
+    ],
+)
+def test_a_call_counts_as_if_it_had_been_heard_of_when_it_began(
+    assistant: str | None, connection: str | None, counted: tuple[str, str]
+) -> None:
+    """For its connection first, and for its assistant when it ends."""
+    session = recorded(0, BEGIN_MS)
+    call = msgspec.structs.replace(
+        session.call, assistant_id=assistant, connection_id=connection, start_ms=BEGIN_MS - 90_000
+    )
+    heard = passed(msgspec.structs.replace(session, call=call), "USD")
+    assert (heard.entity, heard.assistant) == counted
 
 
 def test_facts_score_above_what_is_unlikely_by_a_little() -> None:

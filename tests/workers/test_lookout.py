@@ -14,10 +14,12 @@ from service import keys
 from service.counting import CALLS, DAYS_KEPT, SHAPES
 from service.destination import country_of
 from service.dialled import destination
+from service.events import Begun
 from service.records import Conclusion, Spend, State, Watch
 from service.store import Store
 from tests.samples import scheduling
 from workers.detection.mutes import Mute
+from workers.detection.replay import Replay
 from workers.detection.velocity import HOUR_MS, MINUTE_MS, Key, Passed, Velocity
 from workers.lookout import Lookout
 from workers.metrics import WorkerMetrics
@@ -118,6 +120,40 @@ async def test_calls_are_valued_as_the_backtest_values_them(redis: Redis) -> Non
     await lookout.look(now_ms=NOW_MS)
     assert _costs(lookout._velocity) == _costs(backtest)
     assert {key.kind for key in backtest.series} == {CALLS, *SHAPES}
+
+
+async def test_calls_that_are_heard_beginning_are_valued_likewise(redis: Redis) -> None:
+    """Each begins two minutes before its end, by a connection; an assistant takes some of them."""
+    random = Random(2)
+    replayed = Velocity(currency="USD")
+    replay = Replay(replayed)
+    store = Store(redis, retention_ms=DAYS_KEPT * DAY_MS)
+    for number in range(60):
+        began_ms = NOW_MS - (240 - number) * MINUTE_MS
+        end_ms = began_ms + random.choice([8, 90]) * 1000
+        called = random.choice(["+37120000149", "+37120000777", "+4915112345678", None])
+        taken_by = random.choice(["assistant-1", None])
+        to, country = destination(called, b"secret"), country_of(called)
+        cost = Decimal(random.randrange(0, 9_000_000)) / 1000
+        begun = Begun(f"s{number}", "call.initiated", began_ms, "C", country, to)
+        await store.begin(begun, now_ms=began_ms)
+        call = scheduling(
+            f"s{number}",
+            at_ms=end_ms,
+            start_ms=began_ms,
+            assistant_id=taken_by,
+            connection_id="C",
+            to_country=country,
+        )
+        await store.record(replace(call, destination=to), now_ms=end_ms)
+        await _conclude(store, redis, f"s{number}", cost)
+        where = (to.prefix, to.number, to.block) if to else ("", "", "")
+        replay.add(Passed(end_ms, began_ms, "C", country or "", *where, None, cost, taken_by or ""))
+    replay.finish()
+    lookout = lookout_of(redis)
+    await lookout.look(now_ms=NOW_MS)
+    assert _costs(lookout._velocity) == _costs(replayed)
+    assert {key.kind for key in replayed.series} == {CALLS, *SHAPES}
 
 
 async def _conclude(store: Store, redis: Redis, id: str, cost: Decimal) -> None:

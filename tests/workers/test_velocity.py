@@ -47,6 +47,21 @@ def told(*calls: list[Passed], velocity: Velocity | None = None) -> list[Finding
     return [found for call in in_order for found in judge.call(call)]
 
 
+@pytest.mark.parametrize("minute", [0, 3, 30, 59])
+def test_of_surges_about_as_strange_the_one_that_says_most_is_told(minute: int) -> None:
+    """At any minute of an hour, though the new place is stranger by a hair."""
+    hour, velocity = MONDAY + 7 * 24 + 12, Velocity()
+    for cohort in (ACCOUNT, "assistant-1", "LV"):
+        known = range(MONDAY, hour) if cohort != "LV" else range(0)
+        series = velocity.of(Key(CALLS, cohort), MONDAY if known else hour)
+        for each in known:
+            series.history.correct(each, 6)
+        series.count(60 * hour + minute, 30)
+    told = velocity.look(hour * HOUR_MS + minute * MINUTE_MS)
+    # That calls fell away, too, is not asked here.
+    assert [found.cohort for found in told if found.kind == CALLS] == ["assistant-1"]
+
+
 # --- the tails --------------------------------------------------------------------------------
 
 

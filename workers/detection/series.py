@@ -25,7 +25,7 @@ class Window(NamedTuple):
 
 _HOUR_MINUTES: Final = 60
 _HALF_DAY: Final = 12
-WINDOWS: Final = (Window(5, 6), Window(15, 8), Window(60, 10))
+WINDOWS: Final = (Window(5, 5), Window(15, 8), Window(60, 10))
 MINUTES_KEPT: Final = 60
 _FACTOR: Final = 2.0
 """So many times the usual, at least; of a drop, so little of it at most."""

@@ -1,9 +1,10 @@
 """Too many calls or too much money at once, the shapes of toll fraud, and calls that fall away.
 
 Pure. A call counts in several series: the account's, that of its assistant or connection, that of
-the prefix it dialled, and those of the shapes that it has. A hangup has no direction, so no series
-has one. What is found is told once for each episode, and of one thing that shows in several series
-only one is told.
+the prefix it dialled, and those of the shapes that it has. It counts when it begins, if that is
+heard of: many calls at once are to be told of before they end. What its end alone tells counts
+then. A hangup has no direction, so no series has one. What is found is told once for each episode,
+and of one thing that shows in several series only one is told.
 """
 
 import math
@@ -67,12 +68,13 @@ _LONGEST_JUMP: Final = 16
 
 
 class Passed(NamedTuple):
-    """A call that has ended. Times in milliseconds since 1970; `cost` as far as it is known."""
+    """A call and its end. Times in milliseconds since 1970; `cost` as far as it is known."""
 
     ended_ms: int
     started_ms: int | None
     entity: str
-    """Its assistant, or else its connection."""
+    """For whom it counts from its beginning: of one that began unheard its assistant, or else its
+    connection."""
     country: str
     """Of the number that was dialled, as "DE"; "" where it is not known."""
     prefix: str
@@ -83,6 +85,8 @@ class Passed(NamedTuple):
     """Stands for that number and its neighbours."""
     duration_seconds: int | None
     cost: Decimal | None
+    assistant: str = ""
+    """For whom it counts from its end on, which tells who took the call."""
 
 
 def is_place(cohort: str) -> bool:
@@ -125,11 +129,12 @@ class Episode:
     """By itself or by another, of which it is a part. Not so, where bursts like it are usual."""
 
 
-_Keyed: TypeAlias = Sequence[tuple[Key, Series]]
+Counted: TypeAlias = Sequence[tuple[Key, Series]]
+"""The series in which a call was counted."""
 
 
 class Velocity:
-    """All series of an account. Calls come in the order of their ends.
+    """All series of an account. What happens comes in the order of time.
 
     `least_excess` is the smallest excess in money that is told of.
     """
@@ -139,7 +144,7 @@ class Velocity:
         self._currency = currency
         self.series: dict[Key, Series] = {}
         self.episodes: dict[Key, Episode] = {}
-        self._found: dict[tuple[str, str, str], _Keyed] = {}
+        self._found: dict[tuple[str, str, str], Counted] = {}
         """Those of the series that calls from and to the same belong to."""
         self._numbers: dict[tuple[str, str], int] = {}
         self._numbers_hour = 0
@@ -147,21 +152,42 @@ class Velocity:
         self._may_drop = 1
 
     def call(self, passed: Passed) -> list[Finding]:
-        """Counts a call that has ended; what it, and the time until it, shows."""
-        found = self.advance(passed.ended_ms)
-        minute = passed.ended_ms // MINUTE_MS
-        hour = minute // 60
-        touched = self._wholes(passed, hour)
-        micros = None if passed.cost is None else counted_cost(passed.cost)
-        if passed.entity:
-            touched = [*touched, *((key, self.of(key, hour)) for key in self._shapes(passed))]
-        for key, series in touched:
+        """Counts a call that began unheard; what it, and the time until it, shows."""
+        begun, found = self.begin(passed, passed.ended_ms)
+        return found + self.end(passed, begun, passed.ended_ms // HOUR_MS, passed.ended_ms)
+
+    def begin(self, passed: Passed, now_ms: int) -> tuple[Counted, list[Finding]]:
+        """Counts a call that begins: where, for its end; what it, and the time until it, shows."""
+        found = self.advance(now_ms)
+        hour = now_ms // HOUR_MS
+        counted = self._wholes(passed, hour)
+        shape = self._shape(passed, hour)
+        if shape:
+            counted = [*counted, (shape, self.of(shape, hour))]
+        return counted, found + self._count(counted, now_ms)
+
+    def end(self, passed: Passed, begun: Counted, begun_hour: int, now_ms: int) -> list[Finding]:
+        """Its end, which tells what it was and cost: what that, and the time until it, shows."""
+        found = self.advance(now_ms)
+        hour = now_ms // HOUR_MS
+        ended = [(key, self.of(key, hour)) for key in _ended(passed)]
+        if ended:
+            found = found + self._count(ended, now_ms)
+        if passed.cost is not None:
+            paid_hour = hour if hour // 24 == begun_hour // 24 else begun_hour
+            micros = counted_cost(passed.cost)
+            for key, series in [*begun, *ended]:
+                # What is kept of a session does not tell which digits were dialled.
+                if key.cohort[0] != "+":
+                    series.pay(paid_hour, micros)
+        return found
+
+    def _count(self, counted: Counted, now_ms: int) -> list[Finding]:
+        minute = now_ms // MINUTE_MS
+        for _, series in counted:
             series.count(minute)
-            # What is kept of a session does not tell which digits were dialled.
-            if micros is not None and key.cohort[0] != "+":
-                series.pay(hour, micros)
-        breaches = self._surges(touched, minute)
-        return found + self._tell(breaches, passed.ended_ms) if breaches else found
+        breaches = self._surges(counted, minute)
+        return self._tell(breaches, now_ms) if breaches else []
 
     def advance(self, now_ms: int) -> list[Finding]:
         """What time itself shows: that calls do not come, and what an hour or a day cost."""
@@ -193,7 +219,7 @@ class Velocity:
             found = self.series[key] = Series(History(begin))
         return found
 
-    def _wholes(self, passed: Passed, hour: int) -> _Keyed:
+    def _wholes(self, passed: Passed, hour: int) -> Counted:
         """The series of all calls from or to somewhere that a call belongs to."""
         of = (passed.country, passed.prefix, passed.entity)
         found = self._found.get(of)
@@ -202,29 +228,23 @@ class Velocity:
             found = self._found[of] = [(key, self.of(key, hour)) for key in keys]
         return found
 
-    def _shapes(self, passed: Passed) -> Iterator[Key]:
-        seconds = passed.duration_seconds
-        if seconds is None and passed.started_ms is not None:
-            seconds = (passed.ended_ms - passed.started_ms) // 1000
-        if seconds is not None and seconds <= SHORT_SECONDS:
-            yield Key(SHORT_CALLS, passed.entity)
-        if not passed.number:
-            return
-        hour = passed.ended_ms // HOUR_MS
+    def _shape(self, passed: Passed, hour: int) -> Key | None:
+        """The series of the shape that a call has by its number."""
+        if not passed.number or not passed.entity:
+            return None
         if hour != self._numbers_hour:
             self._numbers, self._numbers_hour = {}, hour
         # Both are counted, whatever the first shows.
         times, near = (self._seen(passed.entity, name) for name in (passed.number, passed.block))
         shape = shape_of(times, near)
-        if shape:
-            yield Key(shape, passed.entity)
+        return Key(shape, passed.entity) if shape else None
 
     def _seen(self, entity: str, name: str) -> int:
         key = (entity, name)
         times = self._numbers[key] = self._numbers.get(key, 0) + 1
         return times
 
-    def _surges(self, touched: _Keyed, minute: int) -> list[tuple[Key, Breach]]:
+    def _surges(self, touched: Counted, minute: int) -> list[tuple[Key, Breach]]:
         busy = [
             each for each in touched if each[1].stirs(minute) and not self._is_seen(each[0], minute)
         ]
@@ -265,7 +285,7 @@ class Velocity:
             breaches = self._drops(wholes, quarter) + self._spends(wholes, quarter // 4)
         return self._tell(breaches, quarter * _QUARTER_MS) if breaches else []
 
-    def _drops(self, wholes: _Keyed, quarter: int) -> list[tuple[Key, Breach]]:
+    def _drops(self, wholes: Counted, quarter: int) -> list[tuple[Key, Breach]]:
         may = [each for each in wholes if may_drop(each[1], quarter // 4)]
         if quarter % 4 == 0:
             self._may_drop = len(may)
@@ -273,7 +293,7 @@ class Velocity:
         found = ((Key(DROP, key.cohort), drop(s, quarter, threshold=threshold)) for key, s in may)
         return [(key, breach) for key, breach in found if breach]
 
-    def _spends(self, wholes: _Keyed, hour: int) -> list[tuple[Key, Breach]]:
+    def _spends(self, wholes: Counted, hour: int) -> list[tuple[Key, Breach]]:
         threshold = _threshold(_SPEND_LOOKS, len(wholes), _FALSE_SPENDS_PER_MONTH)
         breaches = []
         for key, series in wholes:
@@ -320,6 +340,17 @@ class Velocity:
         series = self.series.get(other)
         calls = series.last(now_ms // MINUTE_MS, breach.minutes) if series else 0
         return calls >= _EXPLAINED * breach.over
+
+
+def _ended(passed: Passed) -> Iterator[Key]:
+    """The series in which a call counts by what its end tells."""
+    if passed.assistant and passed.assistant != passed.entity:
+        yield Key(CALLS, passed.assistant)
+    seconds = passed.duration_seconds
+    if seconds is None and passed.started_ms is not None:
+        seconds = (passed.ended_ms - passed.started_ms) // 1000
+    if passed.entity and seconds is not None and seconds <= SHORT_SECONDS:
+        yield Key(SHORT_CALLS, passed.entity)
 
 
 def _threshold(looks: int, series: int, false_per_month: float) -> float:
