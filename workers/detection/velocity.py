@@ -24,7 +24,7 @@ from service.counting import (
     counted_cost,
 )
 from workers.detection.finding import Finding
-from workers.detection.series import Breach, Series, drop, may_drop, spend, surge
+from workers.detection.series import MINUTES_KEPT, Breach, Series, drop, may_drop, spend, surge
 from workers.detection.usual import History
 
 MINUTE_MS: Final = 60_000
@@ -44,6 +44,8 @@ _LOOKS: Final = 28 * (288 + 96 + 24)
 """In a month, of one series, as far as they do not look at the same calls."""
 _SPEND_LOOKS: Final = 28 * 25
 _DROP_LOOKS: Final = 28 * 24
+_ASSISTANT: Final = "assistant"
+"""So begin the ids of assistants, and of nothing else."""
 _COUNTRY: Final = 2
 """Letters of a country's name."""
 _OF_A_PART: Final = 0.1
@@ -111,6 +113,11 @@ class Key(NamedTuple):
         if self.kind != CALLS:
             return 3
         return 2 if self.is_entity else int(self.cohort != ACCOUNT)
+
+    @property
+    def is_assistant(self) -> bool:
+        """Whether it is all calls of an assistant."""
+        return self.is_whole and self.cohort.startswith(_ASSISTANT)
 
     @property
     def is_entity(self) -> bool:
@@ -338,7 +345,9 @@ class Velocity:
         if key.kind == DROP:
             return episode.over >= _EXPLAINED_DROP * breach.over
         series = self.series.get(other)
-        calls = series.last(now_ms // MINUTE_MS, breach.minutes) if series else 0
+        # Calls count for their assistant when they end, and may have been told of as they began.
+        minutes = MINUTES_KEPT if key.is_assistant else breach.minutes
+        calls = series.last(now_ms // MINUTE_MS, minutes) if series else 0
         return calls >= _EXPLAINED * breach.over
 
 
@@ -425,7 +434,7 @@ def named(cohort: str) -> str:
         return "The account"
     if is_place(cohort):
         return f"Calls to {cohort}"
-    return f"Assistant {cohort}" if cohort.startswith("assistant") else f"Connection {cohort}"
+    return f"Assistant {cohort}" if cohort.startswith(_ASSISTANT) else f"Connection {cohort}"
 
 
 def _stretch(minutes: int) -> str:

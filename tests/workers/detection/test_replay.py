@@ -3,6 +3,7 @@
 from decimal import Decimal
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -119,12 +120,17 @@ def test_a_call_longer_than_any_counts_late_and_spoils_nothing() -> None:
     assert all(one <= other for one, other in pairwise(velocity.times))
 
 
-def test_a_surge_is_told_before_its_calls_end() -> None:
-    """Thirty begin within five minutes, and each takes ten."""
-    quiet = [passed(DAY + n * 10 * MINUTE_MS, 90) for n in range(3 * 144)]
+@pytest.mark.parametrize("minutes", [1, 10, 50])
+def test_a_surge_is_told_before_its_calls_end_and_not_again_then(minutes: int) -> None:
+    """Thirty begin within five minutes, by the assistant's connection."""
+    quiet = [passed(DAY + n * 10 * MINUTE_MS, 90, "assistant-1") for n in range(3 * 144)]
     begin_ms = DAY + 3 * 24 * HOUR_MS + 10 * HOUR_MS
-    surge = [passed(begin_ms + n * 10_000 + 10 * MINUTE_MS, 600) for n in range(30)]
+    surge = [
+        passed(begin_ms + n * 10_000 + minutes * MINUTE_MS, 60 * minutes, "assistant-1")
+        for n in range(30)
+    ]
     replay = Replay(Velocity())
     found = [f for call in [*quiet, *surge] for f in replay.add(call)] + replay.finish()
-    (told,) = [finding for finding in found if finding.cohort == "C"]
+    (told,) = [finding for finding in found if finding.kind == CALLS]
+    assert told.cohort == "C"
     assert begin_ms < told.at_ms < begin_ms + 3 * MINUTE_MS
