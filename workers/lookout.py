@@ -217,9 +217,9 @@ class Lookout:
         episodes = {}
         self._noted = {name.decode(errors="replace"): text.decode() for name, text in found.items()}
         for name, text in self._noted.items():
-            # A newer version may know more.
-            begin, last, over, told, *_ = text.split()
-            episodes[_key(name)] = Episode(int(begin), int(last), int(over), told == "1")
+            begin, last, over, told, *rest = text.split(" ")
+            by = _key(" ".join(rest)) if rest else None
+            episodes[_key(name)] = Episode(int(begin), int(last), int(over), told == "1", by)
         return episodes
 
     # --- to Redis ---------------------------------------------------------------------------------
@@ -245,7 +245,8 @@ class Lookout:
 
 def _as_text(episode: Episode) -> str:
     told = int(episode.told)
-    return f"{episode.begin_ms} {episode.last_ms} {episode.over:.0f} {told}"
+    by = f" {_SEPARATOR.join(episode.by)}" if episode.by else ""
+    return f"{episode.begin_ms} {episode.last_ms} {episode.over:.0f} {told}{by}"
 
 
 def _key(name: str) -> Key:

@@ -20,7 +20,15 @@ from service.store import Store
 from tests.samples import scheduling
 from workers.detection.mutes import Mute
 from workers.detection.replay import Replay
-from workers.detection.velocity import HOUR_MS, MINUTE_MS, Key, Passed, Velocity
+from workers.detection.velocity import (
+    DROP,
+    HOUR_MS,
+    MINUTE_MS,
+    Episode,
+    Key,
+    Passed,
+    Velocity,
+)
 from workers.lookout import Lookout
 from workers.metrics import WorkerMetrics
 
@@ -170,6 +178,21 @@ def _costs(velocity: Velocity) -> dict[Key, tuple[Any, ...]]:
         key: (series.known, series.micros, series.squares)
         for key, series in velocity.series.items()
     }
+
+
+async def test_whoever_looks_next_knows_by_whom_it_was_told(counted: Redis) -> None:
+    """An id from outside may hold anything that can be printed."""
+    known = {
+        Key(CALLS, "A b|c"): Episode(1, 2, 3.0, told=True),
+        Key(CALLS, "account"): Episode(4, 5, 6.0, told=True, by=Key(CALLS, "A b|c")),
+        Key(DROP, "B"): Episode(7, 8, 9.0, told=False),
+    }
+    one, other = lookout_of(counted), lookout_of(counted)
+    await one._read(NOW_MS)
+    one._velocity.episodes = dict(known)
+    await one._write(8, {})
+    await other._read(NOW_MS)
+    assert other._velocity.episodes == known
 
 
 async def test_two_that_look_at_once_tell_once(counted: Redis) -> None:

@@ -120,6 +120,17 @@ class Key(NamedTuple):
         return self.is_whole and self.cohort.startswith(_ASSISTANT)
 
     @property
+    def is_owned(self) -> bool:
+        """Whether it is calls of one assistant or connection."""
+        return self.cohort != ACCOUNT and not is_place(self.cohort)
+
+    def is_apart(self, other: "Key") -> bool:
+        """Whether no call is in both: they are of different assistants or different connections."""
+        if self.cohort == other.cohort or not (self.is_owned and other.is_owned):
+            return False
+        return self.cohort.startswith(_ASSISTANT) == other.cohort.startswith(_ASSISTANT)
+
+    @property
     def is_entity(self) -> bool:
         """Whether it is all calls of an assistant or connection."""
         return self.is_whole and self.cohort != ACCOUNT
@@ -134,6 +145,8 @@ class Episode:
     over: float
     told: bool
     """By itself or by another, of which it is a part. Not so, where bursts like it are usual."""
+    by: Key | None = None
+    """The other by which it was told."""
 
 
 Counted: TypeAlias = Sequence[tuple[Key, Series]]
@@ -317,26 +330,34 @@ class Velocity:
             if episode and now_ms - episode.last_ms <= _quiet_ms(key.kind):
                 episode.last_ms = now_ms
                 episode.over = max(episode.over, breach.over)
-                if episode.told or breach.is_usual:
+                if breach.is_usual or (episode.told and not episode.by):
+                    continue
+                # Calls of several together may have outgrown those of one that was told of.
+                may_outgrow = key.kind == CALLS and not key.is_owned
+                if episode.by and (not may_outgrow or self._explaining(key, breach, now_ms)):
                     continue
             other = None if breach.is_usual else self._explaining(key, breach, now_ms)
-            is_told = other.told if other else not breach.is_usual
-            self.episodes[key] = Episode(now_ms, now_ms, breach.over, is_told)
+            explained = self.episodes[other] if other else None
+            is_told = explained.told if explained else not breach.is_usual
+            by = explained.by or other if explained and explained.told else None
+            self.episodes[key] = Episode(now_ms, now_ms, breach.over, is_told, by)
             if is_told and not other:
                 told.append(finding(key, breach, now_ms, self._currency))
         return told
 
-    def _explaining(self, key: Key, breach: Breach, now_ms: int) -> Episode | None:
-        """The episode of another series that goes on and is most of it; None where none is."""
+    def _explaining(self, key: Key, breach: Breach, now_ms: int) -> Key | None:
+        """The other series whose episode goes on and is most of it; None where none is."""
         for other, episode in self.episodes.items():
             since_ms = now_ms - episode.last_ms
             goes_on = since_ms <= max(_quiet_ms(other.kind), breach.minutes * MINUTE_MS)
             # What is usual of an assistant says something of its parts, not of another's.
             says = episode.told or (other.is_entity and not key.is_entity)
             is_like = (key.kind == DROP) == (other.kind == DROP)
-            may = other != key and goes_on and says and is_like
+            # Where prices rise or calls fall away for everybody, that is one thing all the same.
+            is_one = key.kind in {DROP, SPEND} or not key.is_apart(episode.by or other)
+            may = other != key and goes_on and says and is_like and is_one
             if may and self._is_most(other, episode, key, breach, now_ms):
-                return episode
+                return other
         return None
 
     def _is_most(self, other: Key, episode: Episode, key: Key, breach: Breach, now_ms: int) -> bool:
