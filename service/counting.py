@@ -3,8 +3,12 @@
 Pure but for the keys' names. A call counts once: when Telnyx says that it begins, and where that
 never came, in the very step that records its first end. It counts for the account, for its
 assistant or connection, for the prefix that was dialled, and for the shapes that it has; nothing
-else of it is kept, and no number. What only its end tells is counted then: which assistant took it,
-whether it was short. All counts are sums, so it does not matter who counts when.
+else of it is kept, and no number. All counts are sums, so it does not matter who counts when.
+
+A beginning names its connection alone. Who takes the calls of a connection shows in their ends: an
+assistant, always the same, or nobody, and then the next call counts for it as it begins. Where that
+is not known yet, or there are several, the end says for whom a call counts. Likewise that it was
+short.
 
 The session remembers where it was counted. Its cost comes minutes later and is added there, though
 other legs may have ended meanwhile, for somebody else or in another hour.
@@ -13,7 +17,7 @@ other legs may have ended meanwhile, for somebody else or in another hour.
 from decimal import Decimal
 from typing import Final
 
-from service.keys import CALLS_DAY, CALLS_MINUTE, CALLS_NUMBERS, CALLS_ROSTER
+from service.keys import CALLS_DAY, CALLS_MINUTE, CALLS_NUMBERS, CALLS_ROSTER, CALLS_TAKERS
 from service.money import millionths
 
 ACCOUNT: Final = "account"
@@ -31,6 +35,9 @@ DAYS_KEPT: Final = 30
 _KEPT_MS: Final = DAYS_KEPT * 86_400_000
 _MINUTE_KEPT_MS: Final = 5 * 3_600_000
 _NUMBERS_KEPT_MS: Final = 2 * 3_600_000
+SHARED: Final = "*"
+"""Stands for several assistants that take the calls of one connection."""
+_MOST_TAKERS: Final = 10_000
 _BEGUN_KEPT_MS: Final = 86_400_000
 """A call that takes longer counts again when it ends."""
 MOST_SERIES: Final = 1000
@@ -96,70 +103,109 @@ local function hour_of(now, at)
   local minute = now - at <= {LATE_MS} and math.floor(at / 60000) or nil
   return math.floor(at / 3600000), minute
 end
+local function count_as(where, kind, owner, hour, minute)
+  if tally(kind, owner, hour, minute) then where[#where + 1] = letters[kind] end
+end
+local function count_shape(where, owner, hour, minute, number, block)
+  if number == '' or not minute then return end
+  local kind = shape(owner, number, block, hour)
+  if kind and not string.find(table.concat(where, ' '), ' ' .. letters[kind], 1, true) then
+    count_as(where, kind, owner, hour, minute)
+  end
+end
+local function count_owned(where, owner, hour, minute, number, block, short)
+  if owner == '' then return end
+  count_as(where, '{CALLS}', owner, hour, minute)
+  if short == '1' then count_as(where, '{SHORT_CALLS}', owner, hour, minute) end
+  count_shape(where, owner, hour, minute, number, block)
+end
+local function count_places(where, places, hour, minute)
+  local before = table.concat(where, ' ')
+  for place in string.gmatch(places, '%S+') do
+    if not string.find(before, ' ' .. place, 1, true) then
+      local is_counted = tally('{CALLS}', place, hour, minute, {MOST_PLACES})
+      -- A session must not know which digits were dialled: prefixes have counts, and no money.
+      if is_counted and string.sub(place, 1, 1) ~= '+' then where[#where + 1] = place end
+    end
+  end
+end
 local function count_call(now, at, event, entity, places, number, block, short)
   local hour, minute = hour_of(now, at)
   if not hour then return nil end
   local where = {{hour, event}}
   tally('{CALLS}', '{ACCOUNT}', hour, minute)
-  for place in string.gmatch(places, '%S+') do
-    local is_counted = tally('{CALLS}', place, hour, minute, {MOST_PLACES})
-    -- A session must not know which digits were dialled: prefixes have counts, and no money.
-    if is_counted and string.sub(place, 1, 1) ~= '+' then where[#where + 1] = place end
-  end
-  local function count_as(kind)
-    if tally(kind, entity, hour, minute) then where[#where + 1] = letters[kind] end
-  end
-  if entity ~= '' then
-    count_as('{CALLS}')
-    if short == '1' then count_as('{SHORT_CALLS}') end
-    if number ~= '' and minute then
-      local kind = shape(entity, number, block, hour)
-      if kind then count_as(kind) end
-    end
-  end
+  count_places(where, places, hour, minute)
+  count_owned(where, entity, hour, minute, number, block, short)
   return table.concat(where, ' ')
 end
 """
 )
 
 COUNT_BEGUN: Final = f"""
-local function count_begun(session, begun, now, at, entity, places, number, block)
-  if redis.call('EXISTS', begun) == 1 or redis.call('HEXISTS', session, 'end') == 1 then
-    return 0
+local function count_begun(session, begun, now, at, connection, places, number, block)
+  if redis.call('HEXISTS', session, 'end') == 1 then return 0 end
+  local hour, minute = hour_of(now, at)
+  -- Word of it comes late: its end is counted instead, which is no longer ago.
+  if not minute then return 0 end
+  local counted, owner = unpack(redis.call('HMGET', begun, 'counted', 'owner'))
+  local where
+  if counted then
+    -- A further leg goes to another number, or is no news.
+    if number == '' or redis.call('HSETNX', begun, 'n' .. number, 1) == 0 then return 0 end
+    where = {{counted}}
+    count_places(where, places, hour, minute)
+    if owner ~= '' then count_shape(where, owner, hour, minute, number, block) end
+  else
+    owner = redis.call('HGET', '{CALLS_TAKERS}', connection)
+    if not owner or owner == '{SHARED}' then owner = '' end
+    where = {{hour, '-'}}
+    tally('{CALLS}', '{ACCOUNT}', hour, minute)
+    count_places(where, places, hour, minute)
+    count_owned(where, owner, hour, minute, number, block, '')
+    redis.call('HSET', begun, 'owner', owner, 'n' .. number, 1)
   end
-  local counted = count_call(now, at, '-', entity, places, number, block, '')
-  if not counted then return 0 end
-  redis.call('HSET', begun, 'counted', counted, 'owner', entity)
+  redis.call('HSET', begun, 'counted', table.concat(where, ' '))
   redis.call('PEXPIRE', begun, {_BEGUN_KEPT_MS})
   return 1
 end
 """
-"""Once for each session, before its first end. After `COUNT_CALL`."""
+"""Once for each session, before its first end, and then the places of its other legs. After
+`COUNT_CALL`."""
 
 COUNT_ENDED: Final = f"""
--- What a session is to remember; nothing where it began unknown to us.
-local function take_over(begun, now, end_at, short)
+-- Where a session was counted when it began, with what its end adds, and for whom; nothing where no
+-- beginning was counted.
+local function take_over(begun, now, end_at, entity, number, block, short)
   local counted, owner = unpack(redis.call('HMGET', begun, 'counted', 'owner'))
   if not counted then return nil end
   redis.call('DEL', begun)
   local hour, minute = hour_of(now, end_at)
-  local begun_hour, where = string.match(counted, '^(%d+)(.*)$')
+  if not hour then return counted, owner end
+  local begun_hour, rest = string.match(counted, '^(%d+)(.*)$')
   -- Its money belongs where it is spent; there is a day for it where the call was counted.
-  if hour and math.floor(hour / 24) == math.floor(begun_hour / 24) then
-    counted = hour .. where
+  if math.floor(hour / 24) == math.floor(begun_hour / 24) then counted = hour .. rest end
+  local where = {{counted}}
+  if owner == '' then
+    owner = entity
+    count_owned(where, owner, hour, minute, number, block, short)
+  elseif short == '1' then
+    count_as(where, '{SHORT_CALLS}', owner, hour, minute)
   end
-  if short == '1' and owner ~= '' and hour and tally('{SHORT_CALLS}', owner, hour, minute) then
-    counted = counted .. ' ' .. letters['{SHORT_CALLS}']
-  end
-  return counted, owner
+  return table.concat(where, ' '), owner
 end
--- Whether it counts for that assistant now: a call that begins names its connection alone.
-local function count_assistant(key, owner, now, end_at, assistant)
-  local before, known, paid = unpack(redis.call('HMGET', key, 'owner', 'assistant', 'paid'))
-  owner = owner or before
-  if not owner or known or paid then return false end
-  local hour, minute = hour_of(now, end_at)
-  return hour and tally('{CALLS}', assistant, hour, minute)
+-- For whom the connection's next call counts when it begins.
+local function note_taker(connection, assistant)
+  local known = redis.call('HGET', '{CALLS_TAKERS}', connection)
+  local taker = assistant ~= '' and assistant or connection
+  if not known then
+    if redis.call('HLEN', '{CALLS_TAKERS}') >= {_MOST_TAKERS} then return end
+  elseif known == taker or known == '{SHARED}' or assistant == '' then
+    return
+  elseif known ~= connection then
+    taker = '{SHARED}'
+  end
+  redis.call('HSET', '{CALLS_TAKERS}', connection, taker)
+  redis.call('PEXPIRE', '{CALLS_TAKERS}', {_KEPT_MS})
 end
 """
 """What the end of a call adds where it was counted when it began. After `COUNT_CALL`."""
@@ -171,15 +217,13 @@ local function square(micros)
   return math.floor(micros / 100) ^ 2
 end
 local function pay(key, entity, micros)
-  local before, counted, owner, assistant =
-    unpack(redis.call('HMGET', key, 'paid', 'counted', 'owner', 'assistant'))
+  local before, counted, owner = unpack(redis.call('HMGET', key, 'paid', 'counted', 'owner'))
   entity = owner or entity
   if not counted or before == micros then return end
   redis.call('HSET', key, 'paid', micros)
   local old, new = tonumber(before or 0), tonumber(micros)
   local hour, where = string.match(counted, '^(%d+) %S+(.*)$')
   local paid = {{'{CALLS}|{ACCOUNT}'}}
-  if assistant then paid[#paid + 1] = '{CALLS}|' .. assistant end
   for place in string.gmatch(where, ' (%u%u)') do paid[#paid + 1] = '{CALLS}|' .. place end
   for kind, letter in pairs(letters) do
     if string.find(where, ' ' .. letter, 1, true) then paid[#paid + 1] = kind .. '|' .. entity end

@@ -68,13 +68,13 @@ class Scheduling:
 class Begun:
     """A call that goes on: it counts from now on, and there is nothing to look at before its end.
 
-    Who takes it is not known yet; `connection_id` is what it came in or goes out by.
+    Who takes it is not known yet; `connection_id` is what it comes in or goes out by.
     """
 
     session_id: str
     kind: str
     at_ms: int
-    connection_id: str | None
+    connection_id: str
     to_country: str | None
     destination: Destination | None
 
@@ -219,15 +219,18 @@ class _Reader:
 
     def begun(self, kind: str, occurred: Any, payload: Mapping[str, Any]) -> Reading:
         session_id = _session_id(payload.get("call_session_id"))
+        connection_id = _text(payload.get("connection_id"))
         if session_id is None:
             return _without_session(kind, ends=False)
+        if connection_id is None:
+            return Ignored(kind, "no connection id")
         to = _text(payload.get("to"))
         return Begun(
             session_id,
             kind,
             # An answer is later than the beginning, which it names.
             at_ms=self.at(payload.get("start_time"), occurred),
-            connection_id=_text(payload.get("connection_id")),
+            connection_id=connection_id,
             to_country=country_of(to),
             destination=destination(to, self.number_key),
         )

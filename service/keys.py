@@ -58,8 +58,8 @@
 `tollwatch:reconcile` (hash): how far the search for webhooks that never came has got, a field for
     each list that is read. No end; it does not grow.
 `tollwatch:reconcile:lease` (string): who searches now. Seconds.
-`tollwatch:calls:minute:{minute}` (hash): how many calls began in that minute, by series, see
-    `service.counting`. Five hours.
+`tollwatch:calls:minute:{minute}` (hash): how many calls began in that minute, or ended where that
+    was not heard of, by series, see `service.counting`. Five hours.
 `tollwatch:calls:day:{id}` (hash): the calls, the money and the bursts of a series, by hour; the id
     is day and series. Thirty days.
 `tollwatch:calls:roster:{day}` (set): the series of a day. Thirty days.
@@ -67,6 +67,8 @@
     web processes can make. Two hours.
 `tollwatch:calls:begun:{id}` (hash): where a call that has begun was counted, and for whom. Its
     first end takes it over; a day.
+`tollwatch:calls:takers` (hash): which assistant takes the calls of a connection, see
+    `service.counting`. Thirty days after it last learned something, and then it learns anew.
 `tollwatch:calls:episodes` (hash): what is out of the ordinary now, and since when. Two days.
 `tollwatch:calls:look` (string): who looked at the counts last. Seconds.
 `tollwatch:backfill` (hash): how far learning from the past has got: the span, a field for each list
@@ -124,6 +126,7 @@ CALLS_DAY: Final = "tollwatch:calls:day:"
 CALLS_ROSTER: Final = "tollwatch:calls:roster:"
 CALLS_NUMBERS: Final = "tollwatch:calls:numbers:"
 CALLS_BEGUN: Final = "tollwatch:calls:begun:"
+CALLS_TAKERS: Final = "tollwatch:calls:takers"
 CALLS_EPISODES: Final = "tollwatch:calls:episodes"
 CALLS_LOOK: Final = "tollwatch:calls:look"
 BACKFILL: Final = "tollwatch:backfill"
@@ -195,6 +198,7 @@ FAMILIES: Final = (
     Family(CALLS_ROSTER + "{day}"),
     Family(CALLS_NUMBERS + "{hour}"),
     Family(CALLS_BEGUN + "{id}"),
+    Family(CALLS_TAKERS),
     Family(CALLS_EPISODES),
     Family(CALLS_LOOK),
     Family(BACKFILL),

@@ -79,7 +79,7 @@ LEARNED_KEPT_MS: Final = 2 * 86_400_000
 #   dropped  when a person gave a dead one up, ms
 #   spent  what it has counted for in the sums of money, see `service.spend`
 #   counted  the hour and the series in which its call was counted, see `service.counting`
-#   owner, assistant  for whom, where it was counted when it began; and what its end told of that
+#   owner  for whom, where it was counted when it began
 #   paid  what its call has cost in these, in millionths
 #
 # An event is cut into pieces of 64 bytes, e:{key}, e:{key}.1 and so on: Redis keeps a hash whose
@@ -186,17 +186,13 @@ if not open then
     set('v', version)
   end
 end
-local owner, assistant = nil, ARGV[15]
 if is_first_end then
-  local counted
-  counted, owner = take_over(begun, now, end_at, ARGV[14])
+  local counted, owner = take_over(begun, now, end_at, ARGV[10], unpack(ARGV, 12, 14))
   if owner then set('owner', owner) end
   counted = counted or count_call(now, end_at, field, unpack(ARGV, 10, 14))
   if counted then set('counted', counted) end
 end
-if end_at and assistant ~= '' and count_assistant(key, owner, now, end_at, assistant) then
-  set('assistant', assistant)
-end
+if end_at and ARGV[15] ~= '' then note_taker(ARGV[15], ARGV[16]) end
 redis.call('HSET', key, unpack(change))
 redis.call('ZADD', index, now, id)
 local restart = not open or effective(s) ~= before
@@ -419,7 +415,7 @@ class Store:
         self._trim_page = redis.register_script(_TRIM)
 
     async def begin(self, begun: Begun, *, now_ms: int | None = None) -> bool:
-        """Count a call that has begun; whether it had not been counted yet.
+        """Count a call that has begun; whether there was anything to count.
 
         Nothing is lost where it fails: what was not counted by then is counted when it ends.
         """
@@ -428,7 +424,7 @@ class Store:
             args=[
                 "" if now_ms is None else now_ms,
                 begun.at_ms,
-                begun.connection_id or "",
+                begun.connection_id,
                 *_whither(begun.destination, begun.to_country),
             ],
         )
@@ -753,6 +749,7 @@ def _counted(scheduling: Scheduling) -> tuple[str, ...]:
         _entity(event),
         *_whither(scheduling.destination, event.to_country),
         "1" if seconds is not None and seconds <= SHORT_SECONDS else "",
+        event.connection_id or "",
         event.assistant_id or "",
     )
 

@@ -44,7 +44,7 @@ _CROWDED: Final = answer(503, _BUSY, retry_after="5")
 _GIVEN_UP: Final = answer(503, _BUSY, closes=True, retry_after="5")
 _MERGED: Final = answer(202, {"status": "merged"})
 _DUPLICATE: Final = answer(200, {"status": "duplicate"})
-_BEGUN: Final = "the call goes on: it was counted, and is looked at when it has ended"
+_BEGUN: Final = "the call goes on: it counts, and is looked at when it has ended"
 _log = get_logger()
 
 

@@ -109,22 +109,21 @@ class Backtest:
 def passed(recorded: Recorded, currency: str) -> Passed:
     """A session as it counts among the others; in another currency its cost says nothing.
 
-    As if Telnyx had told of its beginning, which names the connection alone.
+    As if Telnyx had told of its beginning.
     """
     call = recorded.call
-    begins = call.start_ms is not None and call.connection_id is not None
     dialled = destination(recorded.called, _ANY_KEY) or _NOWHERE
     return Passed(
         ended_ms=call.end_ms or 0,
         started_ms=call.start_ms,
-        entity=(not begins and call.assistant_id) or call.connection_id or "",
+        entity=call.assistant_id or call.connection_id or "",
         country=call.to_country or "",
         prefix=dialled.prefix,
         number=dialled.number,
         block=dialled.block,
         duration_seconds=Case(recorded.tree, call).duration_seconds,
         cost=recorded.tree.charged if recorded.tree.currency == currency else None,
-        assistant=call.assistant_id or "",
+        connection=call.connection_id or "",
     )
 
 

@@ -88,8 +88,8 @@ async def _undo(book: FeedbackBook, wish: Wish) -> str:
 
 
 def _mute(known: Known, wish: Wish, by: str, note: str, now_ms: int) -> Mute:
-    call = known.session.call if wish.cohort else _whole_call(known)
-    cohort = wish.cohort or call.assistant_id or call.connection_id
+    call = known.session.call
+    cohort = wish.cohort or _entity(known)
     if not cohort:
         raise CannotSay(
             f"neither assistant nor connection of session {wish.session_id} is known: say whom "
@@ -97,13 +97,10 @@ def _mute(known: Known, wish: Wish, by: str, note: str, now_ms: int) -> Mute:
             is_usage=True,
         )
     from_ms, until_ms = _span(call, wish, now_ms)
-    # Calls count for the connection before it is known who takes them.
-    by_connection = call.connection_id if cohort == call.assistant_id else None
-    return Mute(cohort, from_ms, until_ms, by, note, by_connection or "")
+    return Mute(cohort, from_ms, until_ms, by, note)
 
 
-def _whole_call(known: Known) -> Call:
-    """With what its analysis tells of it."""
+def _entity(known: Known) -> str:
     call = known.session.call
     if known.analysis:
         try:
@@ -111,7 +108,7 @@ def _whole_call(known: Known) -> Call:
         except Unreadable as error:
             raise CannotSay(f"the stored analysis cannot be read: {error}") from error
         call = known_of(call, tree)
-    return call
+    return call.assistant_id or call.connection_id or ""
 
 
 def _span(call: Call, wish: Wish, now_ms: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from service.counting import (
     MOST_SERIES,
     ONE_NUMBER,
     ONE_PREFIX,
+    SHARED,
     SHORT_CALLS,
 )
 from service.dialled import destination
@@ -72,10 +73,11 @@ async def test_a_cost_without_an_end_is_no_call_yet(redis: Redis) -> None:
     assert (await of_minute(redis))["velocity|account"] == 1
 
 
-def begun(session_id: str, *, to: str = "", at_ms: int = BEGUN_MS, owner: str = "C") -> Begun:
-    """A call that comes in by connection C."""
+def begun(session_id: str, *, to: str = "", at_ms: int = BEGUN_MS, **fields: Any) -> Begun:
+    """A call by connection C."""
     there = destination(to, b"secret")
-    return Begun(session_id, "call.initiated", at_ms, owner or None, None, there)
+    fields = {"connection_id": "C", "to_country": None, **fields}
+    return Begun(session_id, "call.initiated", at_ms, destination=there, **fields)
 
 
 async def begin(redis: Redis, *calls: Begun, now_ms: int = BEGUN_MS) -> list[bool]:
@@ -83,42 +85,110 @@ async def begin(redis: Redis, *calls: Begun, now_ms: int = BEGUN_MS) -> list[boo
     return [await store.begin(call, now_ms=now_ms) for call in calls]
 
 
+async def taken(redis: Redis, connection: str, taker: str) -> None:
+    """That one takes the connection's calls is known."""
+    await cast("Any", redis.hset(keys.CALLS_TAKERS, connection, taker))
+
+
+async def taker_of(redis: Redis, connection: str) -> str:
+    found = await cast("Any", redis.hget(keys.CALLS_TAKERS, connection))
+    return str(found.decode())
+
+
+def by(connection: str, assistant: str | None = None, **fields: Any) -> dict[str, Any]:
+    return {"assistant_id": assistant, "connection_id": connection, **fields}
+
+
 async def test_a_call_counts_when_it_begins(redis: Redis) -> None:
-    """Once, however often that is said, for its connection; not again when it ends."""
+    """Once, however often that is said, for who takes such calls; not again when it ends."""
+    await taken(redis, "C", "A")
     assert await begin(redis, begun("a"), begun("a"), begun("b")) == [True, False, True]
-    twice = {"velocity|account": 2, "velocity|C": 2}
+    twice = {"velocity|account": 2, "velocity|A": 2}
     assert await of_minute(redis, BEGUN_MS) == twice
-    hangup: dict[str, Any] = {"assistant_id": None, "connection_id": "C"}
-    await record(redis, ended("a", **hangup), ended("a", "2", **hangup), ended("b", **hangup))
+    ends = [ended("a", **by("C")), ended("a", "2", **by("C", "A")), ended("b", **by("C", "A"))]
+    await record(redis, *ends)
     assert await of_minute(redis, BEGUN_MS) == twice
     assert await of_minute(redis) == {}
     assert await redis.exists(*map(keys.begun_key, "ab")) == 0
 
 
-async def test_what_its_end_alone_tells_counts_then(redis: Redis) -> None:
-    """Which assistant took it, though another event comes first, and that it was short."""
-    await begin(redis, begun("a"))
-    await record(redis, ended("a", assistant_id=None, connection_id="C", duration_seconds=8))
+async def test_who_takes_a_connections_calls_is_learned_from_their_ends(redis: Redis) -> None:
+    """Nobody, then an assistant; that some end without naming it changes nothing."""
+    for number, (assistant, taker) in enumerate([(None, "C"), ("A", "A"), (None, "A"), ("A", "A")]):
+        await record(redis, ended(str(number), **by("C", assistant)))
+        assert await taker_of(redis, "C") == taker
+    await begin(redis, begun("next"))
+    assert await of_minute(redis, BEGUN_MS) == {"velocity|account": 1, "velocity|A": 1}
+
+
+async def test_a_connection_of_several_assistants_is_nobodys(redis: Redis) -> None:
+    """Which of them takes a call its end tells."""
+    await record(redis, *(ended(id, **by("C", id)) for id in "AB"), ended("c", **by("C", "A")))
+    assert await taker_of(redis, "C") == SHARED
+    assert await redis.pttl(keys.CALLS_TAKERS) > 0
+
+
+@pytest.mark.parametrize("taker", [None, SHARED])
+async def test_where_the_end_tells_for_whom_a_call_counts_it_counts_then(
+    redis: Redis, taker: str | None
+) -> None:
+    """For its assistant and shapes; for the account and its places as it begins."""
+    if taker:
+        await taken(redis, "C", taker)
+    number = "+37120000149"
+    await begin(redis, *(begun(id, to=number, to_country="LV") for id in "ab"))
+    places = {"velocity|account": 2, "velocity|LV": 2, "velocity|+37120": 2}
+    assert await of_minute(redis, BEGUN_MS) == places
+    end = by("C", "A", duration_seconds=8)
+    await record(redis, *(ended(id, to=number, **end) for id in "ab"))
+    assert await of_minute(redis, BEGUN_MS) == places
+    owned = {"velocity|A": 2, f"{SHORT_CALLS}|A": 2, f"{ONE_NUMBER}|A": 1}
+    assert await of_minute(redis) == owned
+    await _conclude(redis, Decimal("3.5"))
+    assert (await of_day(redis, "velocity|A"))[f"u{HOUR}"] == 3_500_000
+
+
+async def test_that_a_call_was_short_counts_at_its_end(redis: Redis) -> None:
+    """For whom it has counted."""
+    await taken(redis, "C", "C")
+    await begin(redis, begun("a"), begun("b"))
+    await record(redis, ended("a", **by("C", "A", duration_seconds=8)), ended("b", **by("C")))
     assert await of_minute(redis) == {f"{SHORT_CALLS}|C": 1}
-    await record(redis, ended("a", "2"), ended("a", "3", assistant_id="B"))
-    assert await of_minute(redis) == {f"{SHORT_CALLS}|C": 1, "velocity|A": 1}
 
 
-async def test_who_took_a_call_is_of_no_interest_after_its_verdict(redis: Redis) -> None:
-    """Its money has gone where it was counted, and a call without money would look free."""
-    await begin(redis, begun("a"))
-    await record(redis, ended("a", assistant_id=None, connection_id="C"))
-    await _conclude(redis, Decimal("0.25"))
-    await record(redis, ended("a", "2"))
-    assert await of_day(redis, "velocity|A") == {}
+async def test_where_a_call_is_passed_on_counts_once_it_is(redis: Redis) -> None:
+    """An inbound call that dials out: its places, and the shape of such calls; not a call more."""
+    await taken(redis, "C", "C")
+    for id in "ab":
+        inbound = begun(id, to="+15551234567", to_country="US")
+        outbound = begun(id, to="+37120000149", to_country="LV")
+        again = begun(id, to="+37128000149", to_country="LV")
+        told = await begin(redis, inbound, outbound, inbound, outbound, again)
+        assert told == [True, True, False, False, True]
+    counts = await of_minute(redis, BEGUN_MS)
+    places = {f"velocity|{place}": 2 for place in ("US", "+15551", "LV", "+37120", "+37128")}
+    calls = {"velocity|account": 2, "velocity|C": 2, f"{ONE_NUMBER}|C": 1}
+    assert counts == places | calls
+    await record(redis, *(ended(id, **by("C")) for id in "ab"))
+    remembered = await cast("Any", redis.hget(keys.session_key("b"), "counted"))
+    assert remembered.decode() == f"{HOUR} - US v n LV"
 
 
-async def test_word_of_a_beginning_that_comes_late_counts_nothing(redis: Redis) -> None:
+async def test_word_of_a_beginning_that_comes_after_the_end_counts_nothing(redis: Redis) -> None:
     """The end was counted."""
     await record(redis, ended("a"))
     assert await begin(redis, begun("a"), now_ms=END_MS) == [False]
     assert await of_minute(redis) == {"velocity|account": 1, "velocity|A": 1}
     assert await of_minute(redis, BEGUN_MS) == {}
+
+
+async def test_word_of_a_beginning_that_comes_late_leaves_it_to_the_end(redis: Redis) -> None:
+    """What began so long ago is no part of what happens now, but its end is."""
+    late_ms = BEGUN_MS + LATE_MS + 60_000
+    assert await begin(redis, begun("a"), now_ms=late_ms) == [False]
+    assert await redis.exists(keys.begun_key("a")) == 0
+    await record(redis, ended("a", at_ms=late_ms), now_ms=late_ms)
+    assert await of_minute(redis, late_ms) == {"velocity|account": 1, "velocity|A": 1}
 
 
 async def test_a_beginning_alone_is_no_session(redis: Redis) -> None:
@@ -130,9 +200,10 @@ async def test_a_beginning_alone_is_no_session(redis: Redis) -> None:
 
 
 async def test_money_of_a_call_counted_when_it_began_is_where_it_ended(redis: Redis) -> None:
-    """For its connection, its shape, its country and its assistant, in the hour of its end."""
+    """For its connection, its shape and its country, in the hour of its end."""
+    await taken(redis, "C", "C")
     before_ms = END_MS - 3_600_000
-    calls = [replace(begun(id, to="+37120000149"), to_country="LV") for id in "ab"]
+    calls = [begun(id, to="+37120000149", to_country="LV", at_ms=before_ms) for id in "ab"]
     await begin(redis, *calls, now_ms=before_ms)
     await record(redis, ended("a"), ended("b"))
     for id in "ab":
@@ -140,17 +211,18 @@ async def test_money_of_a_call_counted_when_it_began_is_where_it_ended(redis: Re
     paid = {f"k{HOUR}": 2, f"u{HOUR}": 7_000_000, f"q{HOUR}": 2 * 35_000**2}
     for series in ("account", "C", "LV"):
         assert await of_day(redis, f"velocity|{series}") == {f"c{HOUR - 1}": 2, **paid}
-    assert await of_day(redis, "velocity|A") == {f"c{HOUR}": 2, **paid}
+    assert await of_day(redis, "velocity|A") == {}
     once = {f"k{HOUR}": 1, f"u{HOUR}": 3_500_000, f"q{HOUR}": 35_000**2}
     assert await of_day(redis, f"{ONE_NUMBER}|C") == {f"c{HOUR - 1}": 1, **once}
 
 
 async def test_money_of_a_call_over_midnight_is_where_it_began(redis: Redis) -> None:
     """The next day may have no place for it yet."""
+    await taken(redis, "C", "C")
     begun_ms = DAY * 86_400_000 - 60_000
     hour = begun_ms // 3_600_000
     await begin(redis, begun("a", at_ms=begun_ms), now_ms=begun_ms)
-    await record(redis, ended("a", assistant_id=None, connection_id="C"))
+    await record(redis, ended("a", **by("C")))
     await _conclude(redis, Decimal("3.5"))
     paid = {f"k{hour}": 1, f"u{hour}": 3_500_000, f"q{hour}": 35_000**2}
     assert await of_day(redis, "velocity|C", DAY - 1) == {f"c{hour}": 1, **paid}

@@ -211,9 +211,10 @@ def test_a_texml_call_that_goes_on_is_read_for_its_count(status: str) -> None:
     assert (begun.to_country, begun.at_ms) == ("US", read_time_ms(TEXML["CallInitiatedAt"]))
 
 
-def test_a_beginning_without_a_session_is_ignored() -> None:
-    """Its end would not be known for its."""
-    without = {name: value for name, value in PAYLOAD.items() if name != "call_session_id"}
+@pytest.mark.parametrize("missing", ["call_session_id", "connection_id"])
+def test_a_beginning_that_says_too_little_is_ignored(missing: str) -> None:
+    """Its end would not be known for its, or it is nobody's: its end counts."""
+    without = {name: value for name, value in PAYLOAD.items() if name != missing}
     assert isinstance(read(envelope("call.initiated", without)), Ignored)
 
 

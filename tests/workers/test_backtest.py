@@ -80,22 +80,22 @@ def test_a_session_may_stand_some_minutes_late() -> None:
 @pytest.mark.parametrize(
     ("assistant", "connection", "counted"),
     [
-        ("A", "C", ("C", "A")),
-        ("A", None, ("A", "A")),
-        (None, "C", ("C", "")),
+        ("A", "C", ("A", "C")),
+        ("A", None, ("A", "")),
+        (None, "C", ("C", "C")),
         (None, None, ("", "")),
     ],
 )
 def test_a_call_counts_as_if_it_had_been_heard_of_when_it_began(
     assistant: str | None, connection: str | None, counted: tuple[str, str]
 ) -> None:
-    """For its connection first, and for its assistant when it ends."""
+    """Over its connection, for its assistant where there is one."""
     session = recorded(0, BEGIN_MS)
     call = msgspec.structs.replace(
         session.call, assistant_id=assistant, connection_id=connection, start_ms=BEGIN_MS - 90_000
     )
     heard = passed(msgspec.structs.replace(session, call=call), "USD")
-    assert (heard.entity, heard.assistant) == counted
+    assert (heard.entity, heard.connection) == counted
 
 
 def test_facts_score_above_what_is_unlikely_by_a_little() -> None:

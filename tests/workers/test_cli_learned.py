@@ -225,20 +225,6 @@ def test_what_is_planned_mutes_the_sessions_assistant(learned: Learned) -> None:
     assert "feedback planned: 7267 is muted from " in words(learned.run("show", "open")[0])
 
 
-def test_what_is_planned_of_an_assistant_is_planned_of_its_connection(learned: Learned) -> None:
-    """Its calls count there before it is known who takes them."""
-    call = scheduling("taken", at_ms=NOW_MS, assistant_id="assistant-9", connection_id="7267")
-
-    async def record(redis: Redis, _: Baselines) -> None:
-        await Store(redis, retention_ms=RETENTION_MS).record(call, now_ms=NOW_MS)
-
-    learned.do(record)
-    learned.run("feedback", "taken", "planned", "--for", "2h")
-    mute = (learned.known("taken").feedback or Feedback("", "planned", "", 0)).mute
-    assert mute
-    assert (mute.cohort, mute.connection) == ("assistant-9", "7267")
-
-
 @pytest.mark.parametrize(
     ("session", "options", "span"),
     [

@@ -131,32 +131,39 @@ async def test_calls_are_valued_as_the_backtest_values_them(redis: Redis) -> Non
 
 
 async def test_calls_that_are_heard_beginning_are_valued_likewise(redis: Redis) -> None:
-    """Each begins two minutes before its end, by a connection; an assistant takes some of them."""
+    """By three connections: an assistant's, nobody's, and one of several."""
     random = Random(2)
+    takers: dict[str, list[str | None]] = {
+        "C": ["assistant-1", None],
+        "D": [None],
+        "E": ["assistant-2", "assistant-3"],
+    }
     replayed = Velocity(currency="USD")
     replay = Replay(replayed)
     store = Store(redis, retention_ms=DAYS_KEPT * DAY_MS)
     for number in range(60):
-        began_ms = NOW_MS - (240 - number) * MINUTE_MS
+        began_ms = NOW_MS - (240 - 2 * number) * MINUTE_MS
         end_ms = began_ms + random.choice([8, 90]) * 1000
         called = random.choice(["+37120000149", "+37120000777", "+4915112345678", None])
-        taken_by = random.choice(["assistant-1", None])
+        connection = random.choice("CDE")
+        taken_by = random.choice(takers[connection])
         to, country = destination(called, b"secret"), country_of(called)
         cost = Decimal(random.randrange(0, 9_000_000)) / 1000
-        begun = Begun(f"s{number}", "call.initiated", began_ms, "C", country, to)
+        begun = Begun(f"s{number}", "call.initiated", began_ms, connection, country, to)
         await store.begin(begun, now_ms=began_ms)
         call = scheduling(
             f"s{number}",
             at_ms=end_ms,
             start_ms=began_ms,
             assistant_id=taken_by,
-            connection_id="C",
+            connection_id=connection,
             to_country=country,
         )
         await store.record(replace(call, destination=to), now_ms=end_ms)
         await _conclude(store, redis, f"s{number}", cost)
         where = (to.prefix, to.number, to.block) if to else ("", "", "")
-        replay.add(Passed(end_ms, began_ms, "C", country or "", *where, None, cost, taken_by or ""))
+        owner = taken_by or connection
+        replay.add(Passed(end_ms, began_ms, owner, country or "", *where, None, cost, connection))
     replay.finish()
     lookout = lookout_of(redis)
     await lookout.look(now_ms=NOW_MS)

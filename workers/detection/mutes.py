@@ -26,8 +26,6 @@ class Mute(msgspec.Struct, omit_defaults=True, frozen=True):
     until_ms: int
     by: str
     note: str = ""
-    connection: str = ""
-    """Of an assistant, what its calls come in by: many at once show there first."""
 
     def covers(self, ids: Iterable[str | None]) -> bool:
         """Whether it is about one of these assistants or connections."""
@@ -52,7 +50,7 @@ def mute_of_finding(mutes: Iterable[Mute], finding: Finding) -> Mute | None:
         for mute in mutes
         if mute.from_ms <= finding.to_ms
         and finding.from_ms < mute.until_ms
-        and (mute.covers((finding.cohort,)) or finding.cohort == mute.connection)
+        and mute.covers((finding.cohort,))
     ]
     return _longest(fitting)
 

@@ -8,15 +8,13 @@ import heapq
 from typing import Final, TypeAlias
 
 from workers.detection.finding import Finding
-from workers.detection.velocity import HOUR_MS, Counted, Passed, Velocity
+from workers.detection.velocity import HOUR_MS, Passed, Underway, Velocity
 
 _LONGEST_MS: Final = 4 * HOUR_MS
 """Telnyx ends calls after that, unless told otherwise: longer ones count late, and no others."""
 
-_Underway: TypeAlias = tuple[Counted, int]
-"""Where and in which hour a call was counted that has begun."""
-_Moment: TypeAlias = tuple[int, int, Passed, _Underway | None]
-"""When it happens, its number (no two are alike), the call; of an end, what was begun."""
+_Moment: TypeAlias = tuple[int, int, Passed, Underway | None]
+"""When it happens, its number (no two are alike), the call; of an end, what had begun."""
 
 
 class Replay:
@@ -30,15 +28,16 @@ class Replay:
 
     def add(self, passed: Passed) -> list[Finding]:
         """One more call, none of which ended much earlier; what has come to light meanwhile."""
-        begun_ms = passed.ended_ms if passed.started_ms is None else passed.started_ms
-        self._push(begun_ms, passed, None)
+        is_heard = passed.connection and passed.started_ms is not None
+        begun_ms = passed.started_ms if is_heard else None
+        self._push(passed.ended_ms if begun_ms is None else begun_ms, passed, None)
         return self._play(passed.ended_ms - _LONGEST_MS)
 
     def finish(self) -> list[Finding]:
         """There are no more calls; what the rest of them shows."""
         return self._play(None)
 
-    def _push(self, at_ms: int, passed: Passed, underway: _Underway | None) -> None:
+    def _push(self, at_ms: int, passed: Passed, underway: Underway | None) -> None:
         self._made += 1
         heapq.heappush(self._moments, (at_ms, self._made, passed, underway))
 
@@ -50,9 +49,9 @@ class Replay:
             at_ms, _, passed, underway = heapq.heappop(moments)
             self._now_ms = now_ms = max(self._now_ms, at_ms)
             if underway is None:
-                counted, shown = self._velocity.begin(passed, now_ms)
+                begun, shown = self._velocity.begin(passed, now_ms)
                 found += shown
-                self._push(passed.ended_ms, passed, (counted, now_ms // HOUR_MS))
+                self._push(passed.ended_ms, passed, begun)
             else:
-                found += self._velocity.end(passed, *underway, now_ms)
+                found += self._velocity.end(passed, underway, now_ms)
         return found

@@ -117,7 +117,7 @@ class Series:
     """What calls cost before an hour, as it was known when it was first asked."""
 
     def count(self, minute: int, calls: int = 1) -> None:
-        """Adds calls that ended in that minute."""
+        """Adds calls that began in that minute (or ended, where that was not heard of)."""
         minutes = self.minutes
         if minute not in minutes:
             while minutes and (oldest := next(iter(minutes))) <= minute - MINUTES_KEPT:

@@ -2,13 +2,13 @@
 
 Pure. A call counts in several series: the account's, that of its assistant or connection, that of
 the prefix it dialled, and those of the shapes that it has. It counts when it begins, if that is
-heard of: many calls at once are to be told of before they end. What its end alone tells counts
-then. A hangup has no direction, so no series has one. What is found is told once for each episode,
-and of one thing that shows in several series only one is told.
+heard of (see `service.counting`): many calls at once are to be told of before they end. A hangup
+has no direction, so no series has one. What is found is told once for each episode, and of one
+thing that shows in several series only one is told.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NamedTuple, TypeAlias
@@ -19,12 +19,13 @@ from service.counting import (
     ONE_NUMBER,
     ONE_PREFIX,
     SHAPES,
+    SHARED,
     SHORT_CALLS,
     SHORT_SECONDS,
     counted_cost,
 )
 from workers.detection.finding import Finding
-from workers.detection.series import MINUTES_KEPT, Breach, Series, drop, may_drop, spend, surge
+from workers.detection.series import Breach, Series, drop, may_drop, spend, surge
 from workers.detection.usual import History
 
 MINUTE_MS: Final = 60_000
@@ -44,8 +45,6 @@ _LOOKS: Final = 28 * (288 + 96 + 24)
 """In a month, of one series, as far as they do not look at the same calls."""
 _SPEND_LOOKS: Final = 28 * 25
 _DROP_LOOKS: Final = 28 * 24
-_ASSISTANT: Final = "assistant"
-"""So begin the ids of assistants, and of nothing else."""
 _COUNTRY: Final = 2
 """Letters of a country's name."""
 _OF_A_PART: Final = 0.1
@@ -75,8 +74,7 @@ class Passed(NamedTuple):
     ended_ms: int
     started_ms: int | None
     entity: str
-    """For whom it counts from its beginning: of one that began unheard its assistant, or else its
-    connection."""
+    """Its assistant, or else its connection."""
     country: str
     """Of the number that was dialled, as "DE"; "" where it is not known."""
     prefix: str
@@ -87,8 +85,8 @@ class Passed(NamedTuple):
     """Stands for that number and its neighbours."""
     duration_seconds: int | None
     cost: Decimal | None
-    assistant: str = ""
-    """For whom it counts from its end on, which tells who took the call."""
+    connection: str = ""
+    """What it came in or went out by, where its beginning was heard of."""
 
 
 def is_place(cohort: str) -> bool:
@@ -115,20 +113,13 @@ class Key(NamedTuple):
         return 2 if self.is_entity else int(self.cohort != ACCOUNT)
 
     @property
-    def is_assistant(self) -> bool:
-        """Whether it is all calls of an assistant."""
-        return self.is_whole and self.cohort.startswith(_ASSISTANT)
-
-    @property
     def is_owned(self) -> bool:
         """Whether it is calls of one assistant or connection."""
         return self.cohort != ACCOUNT and not is_place(self.cohort)
 
     def is_apart(self, other: "Key") -> bool:
-        """Whether no call is in both: they are of different assistants or different connections."""
-        if self.cohort == other.cohort or not (self.is_owned and other.is_owned):
-            return False
-        return self.cohort.startswith(_ASSISTANT) == other.cohort.startswith(_ASSISTANT)
+        """Whether no call is in both: each counts for one assistant or connection."""
+        return self.cohort != other.cohort and self.is_owned and other.is_owned
 
     @property
     def is_entity(self) -> bool:
@@ -149,8 +140,16 @@ class Episode:
     """The other by which it was told."""
 
 
-Counted: TypeAlias = Sequence[tuple[Key, Series]]
-"""The series in which a call was counted."""
+_Keyed: TypeAlias = Sequence[tuple[Key, Series]]
+
+
+class Underway(NamedTuple):
+    """A call that has begun: where, for whom and in which hour it was counted."""
+
+    series: _Keyed
+    owner: str
+    """"" where its end is to tell."""
+    hour: int
 
 
 class Velocity:
@@ -164,8 +163,10 @@ class Velocity:
         self._currency = currency
         self.series: dict[Key, Series] = {}
         self.episodes: dict[Key, Episode] = {}
-        self._found: dict[tuple[str, str, str], Counted] = {}
-        """Those of the series that calls from and to the same belong to."""
+        self._found: dict[tuple[str, str], _Keyed] = {}
+        """Those of the series that calls to the same places belong to."""
+        self._takers: dict[str, str] = {}
+        """By connection, who takes its calls."""
         self._numbers: dict[tuple[str, str], int] = {}
         self._numbers_hour = 0
         self._quarter = 0
@@ -173,36 +174,36 @@ class Velocity:
 
     def call(self, passed: Passed) -> list[Finding]:
         """Counts a call that began unheard; what it, and the time until it, shows."""
-        begun, found = self.begin(passed, passed.ended_ms)
-        return found + self.end(passed, begun, passed.ended_ms // HOUR_MS, passed.ended_ms)
+        underway, found = self.begin(passed, passed.ended_ms)
+        return found + self.end(passed, underway, passed.ended_ms)
 
-    def begin(self, passed: Passed, now_ms: int) -> tuple[Counted, list[Finding]]:
-        """Counts a call that begins: where, for its end; what it, and the time until it, shows."""
+    def begin(self, passed: Passed, now_ms: int) -> tuple[Underway, list[Finding]]:
+        """Counts a call that begins; what it, and the time until it, shows."""
         found = self.advance(now_ms)
         hour = now_ms // HOUR_MS
-        counted = self._wholes(passed, hour)
-        shape = self._shape(passed, hour)
-        if shape:
-            counted = [*counted, (shape, self.of(shape, hour))]
-        return counted, found + self._count(counted, now_ms)
+        owner = self._owner(passed)
+        series = [*self._wholes(passed, hour), *self._owned(passed, owner, hour)]
+        return Underway(series, owner, hour), found + self._count(series, now_ms)
 
-    def end(self, passed: Passed, begun: Counted, begun_hour: int, now_ms: int) -> list[Finding]:
+    def end(self, passed: Passed, underway: Underway, now_ms: int) -> list[Finding]:
         """Its end, which tells what it was and cost: what that, and the time until it, shows."""
         found = self.advance(now_ms)
         hour = now_ms // HOUR_MS
-        ended = [(key, self.of(key, hour)) for key in _ended(passed)]
+        ended = self._ended(passed, underway.owner, hour)
         if ended:
             found = found + self._count(ended, now_ms)
         if passed.cost is not None:
-            paid_hour = hour if hour // 24 == begun_hour // 24 else begun_hour
+            paid_hour = hour if hour // 24 == underway.hour // 24 else underway.hour
             micros = counted_cost(passed.cost)
-            for key, series in [*begun, *ended]:
+            for key, series in [*underway.series, *ended]:
                 # What is kept of a session does not tell which digits were dialled.
                 if key.cohort[0] != "+":
                     series.pay(paid_hour, micros)
+        if passed.connection:
+            self._note_taker(passed)
         return found
 
-    def _count(self, counted: Counted, now_ms: int) -> list[Finding]:
+    def _count(self, counted: _Keyed, now_ms: int) -> list[Finding]:
         minute = now_ms // MINUTE_MS
         for _, series in counted:
             series.count(minute)
@@ -239,32 +240,67 @@ class Velocity:
             found = self.series[key] = Series(History(begin))
         return found
 
-    def _wholes(self, passed: Passed, hour: int) -> Counted:
-        """The series of all calls from or to somewhere that a call belongs to."""
-        of = (passed.country, passed.prefix, passed.entity)
+    def _owner(self, passed: Passed) -> str:
+        """For whom a call counts as it begins, by who took those before it."""
+        if not passed.connection:
+            return passed.entity
+        taker = self._takers.get(passed.connection, "")
+        return "" if taker == SHARED else taker
+
+    def _note_taker(self, passed: Passed) -> None:
+        connection, taker = passed.connection, passed.entity
+        known = self._takers.get(connection)
+        if known is None or (known == connection and taker != connection):
+            self._takers[connection] = taker
+        elif taker not in {known, connection}:
+            self._takers[connection] = SHARED
+
+    def _wholes(self, passed: Passed, hour: int) -> _Keyed:
+        """The series of the account, and of the places that a call goes to."""
+        of = (passed.country, passed.prefix)
         found = self._found.get(of)
         if found is None:
             keys = [Key(CALLS, cohort) for cohort in (ACCOUNT, *of) if cohort]
             found = self._found[of] = [(key, self.of(key, hour)) for key in keys]
         return found
 
-    def _shape(self, passed: Passed, hour: int) -> Key | None:
-        """The series of the shape that a call has by its number."""
-        if not passed.number or not passed.entity:
-            return None
+    def _owned(self, passed: Passed, owner: str, hour: int) -> _Keyed:
+        """The series of its assistant or connection, and of the shape that it has by its number."""
+        if not owner:
+            return []
+        keys = [Key(CALLS, owner)]
+        shape = self._shape(passed, owner, hour)
+        if shape:
+            keys.append(Key(shape, owner))
+        return [(key, self.of(key, hour)) for key in keys]
+
+    def _ended(self, passed: Passed, owner: str, hour: int) -> _Keyed:
+        """The series in which a call counts by what its end tells."""
+        series = [] if owner else self._owned(passed, passed.entity, hour)
+        seconds = passed.duration_seconds
+        if seconds is None and passed.started_ms is not None:
+            seconds = (passed.ended_ms - passed.started_ms) // 1000
+        whose = owner or passed.entity
+        if whose and seconds is not None and seconds <= SHORT_SECONDS:
+            key = Key(SHORT_CALLS, whose)
+            series = [*series, (key, self.of(key, hour))]
+        return series
+
+    def _shape(self, passed: Passed, owner: str, hour: int) -> str:
+        if not passed.number:
+            return ""
         if hour != self._numbers_hour:
             self._numbers, self._numbers_hour = {}, hour
         # Both are counted, whatever the first shows.
-        times, near = (self._seen(passed.entity, name) for name in (passed.number, passed.block))
-        shape = shape_of(times, near)
-        return Key(shape, passed.entity) if shape else None
+        times, near = (self._seen(owner, name) for name in (passed.number, passed.block))
+        return shape_of(times, near)
 
     def _seen(self, entity: str, name: str) -> int:
         key = (entity, name)
         times = self._numbers[key] = self._numbers.get(key, 0) + 1
         return times
 
-    def _surges(self, touched: Counted, minute: int) -> list[tuple[Key, Breach]]:
+    def _surges(self, touched: _Keyed, minute: int) -> list[tuple[Key, Breach]]:
         busy = [
             each for each in touched if each[1].stirs(minute) and not self._is_seen(each[0], minute)
         ]
@@ -305,7 +341,7 @@ class Velocity:
             breaches = self._drops(wholes, quarter) + self._spends(wholes, quarter // 4)
         return self._tell(breaches, quarter * _QUARTER_MS) if breaches else []
 
-    def _drops(self, wholes: Counted, quarter: int) -> list[tuple[Key, Breach]]:
+    def _drops(self, wholes: _Keyed, quarter: int) -> list[tuple[Key, Breach]]:
         may = [each for each in wholes if may_drop(each[1], quarter // 4)]
         if quarter % 4 == 0:
             self._may_drop = len(may)
@@ -313,7 +349,7 @@ class Velocity:
         found = ((Key(DROP, key.cohort), drop(s, quarter, threshold=threshold)) for key, s in may)
         return [(key, breach) for key, breach in found if breach]
 
-    def _spends(self, wholes: Counted, hour: int) -> list[tuple[Key, Breach]]:
+    def _spends(self, wholes: _Keyed, hour: int) -> list[tuple[Key, Breach]]:
         threshold = _threshold(_SPEND_LOOKS, len(wholes), _FALSE_SPENDS_PER_MONTH)
         breaches = []
         for key, series in wholes:
@@ -366,21 +402,8 @@ class Velocity:
         if key.kind == DROP:
             return episode.over >= _EXPLAINED_DROP * breach.over
         series = self.series.get(other)
-        # Calls count for their assistant when they end, and may have been told of as they began.
-        minutes = MINUTES_KEPT if key.is_assistant else breach.minutes
-        calls = series.last(now_ms // MINUTE_MS, minutes) if series else 0
+        calls = series.last(now_ms // MINUTE_MS, breach.minutes) if series else 0
         return calls >= _EXPLAINED * breach.over
-
-
-def _ended(passed: Passed) -> Iterator[Key]:
-    """The series in which a call counts by what its end tells."""
-    if passed.assistant and passed.assistant != passed.entity:
-        yield Key(CALLS, passed.assistant)
-    seconds = passed.duration_seconds
-    if seconds is None and passed.started_ms is not None:
-        seconds = (passed.ended_ms - passed.started_ms) // 1000
-    if passed.entity and seconds is not None and seconds <= SHORT_SECONDS:
-        yield Key(SHORT_CALLS, passed.entity)
 
 
 def _threshold(looks: int, series: int, false_per_month: float) -> float:
@@ -455,7 +478,7 @@ def named(cohort: str) -> str:
         return "The account"
     if is_place(cohort):
         return f"Calls to {cohort}"
-    return f"Assistant {cohort}" if cohort.startswith(_ASSISTANT) else f"Connection {cohort}"
+    return f"Assistant {cohort}" if cohort.startswith("assistant") else f"Connection {cohort}"
 
 
 def _stretch(minutes: int) -> str:

@@ -15,19 +15,20 @@ DAY = 20_486 * 24 * HOUR_MS
 """The first moment of a Monday, 2 February 2026."""
 
 
-def passed(ended_ms: int, seconds: int, assistant: str = "", number: str = "") -> Passed:
-    """A call over connection C that took so long."""
+def passed(ended_ms: int, seconds: int, taker: str = "C", number: str = "") -> Passed:
+    """A call over connection C that took so long; an assistant or nobody took it."""
     began_ms = ended_ms - 1000 * seconds
     cost = Decimal("0.20")
-    return Passed(ended_ms, began_ms, "C", "US", "", number, number, seconds, cost, assistant)
+    return Passed(ended_ms, began_ms, taker, "US", "", number, number, seconds, cost, "C")
 
 
+OWNERS = ("C", "assistant-1", "assistant-2")
 CALLS_OF_A_DAY = st.lists(
     st.builds(
         passed,
         st.integers(DAY, DAY + 24 * HOUR_MS - 1),
         st.integers(1, 4 * 3600),
-        st.sampled_from(["", "assistant-1", "assistant-2"]),
+        st.sampled_from(OWNERS),
         st.sampled_from(["", "1", "2"]),
     ),
     max_size=40,
@@ -61,19 +62,18 @@ class Noted(Velocity):
 
 @given(CALLS_OF_A_DAY)
 def test_calls_count_when_they_began(calls: list[Passed]) -> None:
-    """For connection and account; for the assistant, and as short ones, when they ended."""
+    """For the account; each for one owner, once; as short ones, when they ended."""
     velocity = Noted()
     replay = Replay(velocity)
     for call in sorted(calls):
         replay.add(call)
     replay.finish()
-    begun = [call.started_ms or 0 for call in calls]
-    assert counts(velocity) == counts(velocity, cohort=ACCOUNT) == by_hour(begun)
-    for assistant in ("assistant-1", "assistant-2"):
-        taken = [call.ended_ms for call in calls if call.assistant == assistant]
-        assert counts(velocity, cohort=assistant) == by_hour(taken)
-    short = [call.ended_ms for call in calls if (call.duration_seconds or 0) <= 30]
-    assert counts(velocity, SHORT_CALLS) == by_hour(short)
+    assert counts(velocity, cohort=ACCOUNT) == by_hour([call.started_ms or 0 for call in calls])
+    owned = [counts(velocity, cohort=owner) for owner in OWNERS]
+    assert sum(sum(each.values()) for each in owned) == len(calls)
+    short = [call for call in calls if (call.duration_seconds or 0) <= 30]
+    found = [counts(velocity, SHORT_CALLS, owner) for owner in OWNERS]
+    assert sum(sum(each.values()) for each in found) == len(short)
     assert all(one <= other for one, other in pairwise(velocity.times)), "time goes on"
     assert known(velocity) == by_hour([paid_ms(call) for call in calls])
 
@@ -91,11 +91,31 @@ def paid_ms(call: Passed) -> int:
     return call.ended_ms if is_one_day else began_ms
 
 
-def test_a_call_that_began_unheard_counts_once_for_its_assistant() -> None:
-    """It is whose it is from the first."""
+def test_a_connections_calls_count_for_the_assistant_that_takes_them() -> None:
+    """From the second on as they begin; where there are several, as they end."""
     velocity = Velocity()
-    velocity.call(passed(DAY, 90, "assistant-1")._replace(entity="assistant-1"))
-    assert counts(velocity, cohort="assistant-1") == by_hour([DAY])
+    replay = Replay(velocity)
+    takers = ["assistant-1", "assistant-1", "C", "assistant-1", "assistant-2", "assistant-2"]
+    for number, taker in enumerate(takers):
+        replay.add(passed(DAY + 2 * number * HOUR_MS + HOUR_MS, 1800, taker))
+    replay.finish()
+    first = DAY // HOUR_MS
+    # Its first call counts at its end; that of the other, too, as if it were the one's.
+    assert counts(velocity, cohort="assistant-1") == dict.fromkeys(
+        (first + 1, first + 2, first + 4, first + 6, first + 8), 1
+    )
+    assert counts(velocity, cohort="assistant-2") == {first + 11: 1}
+    assert counts(velocity, cohort="C") == {}
+
+
+def test_a_call_that_began_unheard_counts_when_it_ended() -> None:
+    """Once, for its assistant."""
+    velocity = Velocity()
+    replay = Replay(velocity)
+    replay.add(passed(DAY + 2 * HOUR_MS, 7200, "assistant-1")._replace(connection=""))
+    replay.finish()
+    assert counts(velocity, cohort="assistant-1") == by_hour([DAY + 2 * HOUR_MS])
+    assert counts(velocity, cohort=ACCOUNT) == by_hour([DAY + 2 * HOUR_MS])
 
 
 def test_no_more_calls_wait_than_may_still_be_overtaken() -> None:
@@ -120,7 +140,7 @@ def test_a_call_longer_than_any_counts_late_and_spoils_nothing() -> None:
     assert all(one <= other for one, other in pairwise(velocity.times))
 
 
-@pytest.mark.parametrize("minutes", [1, 10, 50])
+@pytest.mark.parametrize("minutes", [1, 10, 50, 230])
 def test_a_surge_is_told_before_its_calls_end_and_not_again_then(minutes: int) -> None:
     """Thirty begin within five minutes, by the assistant's connection."""
     quiet = [passed(DAY + n * 10 * MINUTE_MS, 90, "assistant-1") for n in range(3 * 144)]
@@ -132,5 +152,5 @@ def test_a_surge_is_told_before_its_calls_end_and_not_again_then(minutes: int) -
     replay = Replay(Velocity())
     found = [f for call in [*quiet, *surge] for f in replay.add(call)] + replay.finish()
     (told,) = [finding for finding in found if finding.kind == CALLS]
-    assert told.cohort == "C"
+    assert told.cohort == "assistant-1"
     assert begin_ms < told.at_ms < begin_ms + 3 * MINUTE_MS
