@@ -30,7 +30,7 @@ async def stage(outside: Outside) -> AsyncIterator[Stage]:
 
 
 async def _six_an_hour(redis: Redis, connection_id: str) -> None:
-    """All to neighbouring numbers, the last of them some minutes ago."""
+    """All to neighbouring numbers, the last of them some minutes ago; no assistant took any."""
     names = ("velocity|account", f"velocity|{connection_id}", f"one_prefix|{connection_id}")
     this_hour, this_minute = now_ms() // HOUR_MS, now_ms() // 60_000
     async with redis.pipeline() as pipe:
@@ -41,6 +41,7 @@ async def _six_an_hour(redis: Redis, connection_id: str) -> None:
             pipe.hset(f"{keys.CALLS_DAY}{hour // 24}:{name}", mapping=mapping)
         for minute, name in product(range(this_minute - 300, this_minute - 10, 10), names):
             pipe.hset(f"{keys.CALLS_MINUTE}{minute}", name, "1")
+        pipe.hset(keys.CALLS_TAKERS, connection_id, connection_id)
         await pipe.execute()
 
 
