@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from decimal import Decimal
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -299,6 +300,45 @@ def test_calls_that_cost_more_than_theirs_usually_do_are_told() -> None:
     assert "over the usual" in found.text
 
 
+def _many(count: int = 12, **what: Any) -> list[Passed]:
+    """One call of each of so many assistants."""
+    return [USUAL._replace(entity=f"assistant-{n}", **what) for n in range(count)]
+
+
+def _each(first: int, last: int, like: list[Passed]) -> list[list[Passed]]:
+    """Of each a call every two hours, a few minutes apart."""
+    every = 2 * HOUR_MS
+    return [
+        [one._replace(ended_ms=ms) for ms in range(first + n * 5 * MINUTE_MS, last, every)]
+        for n, one in enumerate(like)
+    ]
+
+
+def test_money_that_runs_a_little_everywhere_is_told_of_the_account() -> None:
+    """Every assistant's calls cost three times the usual; of none are there enough to tell."""
+    dear = _each(at(8), at(8, 8), _many(cost=Decimal("0.60")))
+    (found,) = told(*_each(at(0), at(8), _many()), *dear)
+    assert (found.kind, found.cohort) == (SPEND, ACCOUNT)
+
+
+def test_money_that_runs_to_one_country_is_told_of_it() -> None:
+    """Calls of all assistants there cost four times the usual, and elsewhere what they did."""
+    home, abroad = _many(country="DE"), _many(country="LV")
+    usual = [*_each(at(0), at(9), home), *_each(at(0, 0.5), at(8), abroad)]
+    dear = _each(at(8, 0.5), at(9), _many(country="LV", cost=Decimal("0.80")))
+    (found,) = told(*usual, *dear)
+    assert (found.kind, found.cohort) == (SPEND, "LV")
+
+
+def test_nobody_is_blamed_for_a_new_assistant_or_for_more_calls_of_a_dear_one() -> None:
+    """The account spends more, and the country, too; each call costs what such calls do."""
+    dear = USUAL._replace(country="DE", entity="assistant-dear", cost=Decimal(2))
+    usual = [*_each(at(0), at(10), _many(country="DE")), even(at(0), at(8), per_hour=1, like=dear)]
+    more = even(at(8), at(10), per_hour=4, like=dear)
+    new = even(at(9), at(10), per_hour=4, like=dear._replace(entity="assistant-new"))
+    assert [found for found in told(*usual, more, new) if found.kind == SPEND] == []
+
+
 def test_dear_calls_of_a_surge_are_told_with_it() -> None:
     """The money is the surge's own."""
     dear = burst(at(8, 10), 90, minutes=40, like=USUAL._replace(cost=Decimal("0.90")))
@@ -392,7 +432,7 @@ def test_a_series_without_a_past_says_nothing() -> None:
     series.count(MONDAY * 60, 50)
     series.pay(MONDAY, 10_000_000)
     assert drop(series, (MONDAY + 20) * 4, threshold=0.0) is None
-    assert spend(series, MONDAY + 1, threshold=0.0) is None
+    assert spend([series], MONDAY + 1, threshold=0.0) is None
 
 
 @given(

@@ -4,6 +4,7 @@ All that is kept are whole numbers that are added to, so any number of processes
 order. Hours, quarters of an hour and minutes are counted from 1970.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
@@ -355,37 +356,76 @@ def drop(series: Series, quarter: int, *, threshold: float) -> Breach | None:
     return worst
 
 
-def spend(series: Series, hour: int, *, threshold: float) -> Breach | None:
+@dataclass(frozen=True, slots=True)
+class _Paid:
+    """What calls of some hours have cost, and what is known of such calls from before."""
+
+    known: int
+    micros: int
+    squares: int
+    before: Costs
+
+    @property
+    def expected(self) -> float:
+        """What as many calls usually cost."""
+        return self.before.micros * self.known / self.before.known
+
+
+def _paid(series: Series, hour: int, hours: int) -> _Paid | None:
+    """Of the hours before that one; None where nothing is known to compare it with."""
+    stretch = range(hour - hours, hour)
+    known = sum([series.known.get(each, 0) for each in stretch])
+    if not known:
+        return None
+    before = series.costs(hour - hours)
+    if before.known < _KNOWN_LEAST:
+        return None
+    micros = sum([series.micros.get(each, 0) for each in stretch])
+    squares = sum([series.squares.get(each, 0) for each in stretch])
+    return _Paid(known, micros, squares, before)
+
+
+def overspent(many: Sequence[Series], hour: int, hours: int) -> Decimal:
+    """How much more the calls of these hours have cost than as many of each usually do."""
+    parts = [part for series in many if (part := _paid(series, hour, hours))]
+    return _money(sum([part.micros - part.expected for part in parts]) / MICROS)
+
+
+def spend(many: Sequence[Series], hour: int, *, threshold: float) -> Breach | None:
     """Whether the calls of the hours before that one cost too much: as many usually cost less.
 
-    That there are too many is `surge`'s to say.
+    Of several series no call may be in two; each is held against what its own calls usually cost,
+    so that their sum may change as they come and go. That there are too many calls is `surge`'s to
+    say.
     """
-    if not series.micros.get(hour - 1):
+    if not any(series.micros.get(hour - 1) for series in many):
         return None
     worst: Breach | None = None
     for hours in SPEND_HOURS:
-        stretch = range(hour - hours, hour)
-        known = sum([series.known.get(each, 0) for each in stretch])
+        parts = [part for series in many if (part := _paid(series, hour, hours))]
+        known = sum([part.known for part in parts])
         if known < _SPEND_LEAST:
             continue
-        costs = series.costs(hour - hours)
-        if costs.known < _KNOWN_LEAST:
-            continue
-        micros = sum([series.micros.get(each, 0) for each in stretch])
-        expected = costs.micros * known / costs.known
+        micros = sum([part.micros for part in parts])
+        expected = sum([part.expected for part in parts])
         if micros < _SPEND_FACTOR * expected:
             continue
-        squares = sum([series.squares.get(each, 0) for each in stretch]) * _PER_SQUARE**2
+        squares = sum([part.squares for part in parts]) * _PER_SQUARE**2
         if squares > _ONE_CALL * micros**2:
             continue
+        before = Costs(*(sum(column) for column in zip(*map(_sums, parts), strict=True)))
         # Where calls were free so far, those that are not say how much they differ.
-        unit = costs.unit or max(1.0, squares / micros)
-        strength = 1 / (1 / costs.known + _SPEND_SPREAD)
+        unit = before.unit or max(1.0, squares / micros)
+        strength = 1 / (1 / before.known + _SPEND_SPREAD)
         score = too_much(micros / unit, expected / unit, strength)
         if score >= threshold and (worst is None or score > worst.score):
             excess, spent = _money((micros - expected) / MICROS), _money(micros / MICROS)
             worst = Breach(known, known, 60 * hours, score, excess, spent)
     return worst
+
+
+def _sums(part: _Paid) -> tuple[int, int, int]:
+    return part.before.known, part.before.micros, part.before.squares
 
 
 def _breach(

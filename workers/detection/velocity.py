@@ -25,7 +25,7 @@ from service.counting import (
     counted_cost,
 )
 from workers.detection.finding import Finding
-from workers.detection.series import Breach, Series, drop, may_drop, spend, surge
+from workers.detection.series import Breach, Series, drop, may_drop, overspent, spend, surge
 from workers.detection.usual import History
 
 MINUTE_MS: Final = 60_000
@@ -60,6 +60,8 @@ _QUIET_SLOWLY_MS: Final = 12 * HOUR_MS
 """One of a drop or of a day's money."""
 _EXPLAINED: Final = 0.5
 """What is told of in another series need not be told again if that is so much of it."""
+_SHOWN: Final = Decimal("0.5")
+"""Of money that runs in one series, that which is most of it in another."""
 _AS_STRANGE: Final = 0.9
 """Of the strangest one's score, that which is about as strange."""
 _EXPLAINED_DROP: Final = 1 / 3
@@ -111,6 +113,16 @@ class Key(NamedTuple):
         if self.kind != CALLS:
             return 3
         return 2 if self.is_entity else int(self.cohort != ACCOUNT)
+
+    @property
+    def is_priced_place(self) -> bool:
+        """Whether it is all calls to a country: what calls to a prefix cost is not known."""
+        return self.kind == CALLS and is_place(self.cohort) and self.cohort[0] != "+"
+
+    @property
+    def says(self) -> int:
+        """How much it says of whose calls they are."""
+        return 2 if self.is_owned else int(self.cohort != ACCOUNT)
 
     @property
     def is_owned(self) -> bool:
@@ -350,14 +362,32 @@ class Velocity:
         return [(key, breach) for key, breach in found if breach]
 
     def _spends(self, wholes: _Keyed, hour: int) -> list[tuple[Key, Breach]]:
-        threshold = _threshold(_SPEND_LOOKS, len(wholes), _FALSE_SPENDS_PER_MONTH)
+        """Of the account all its assistants and connections together, each against its own usual.
+
+        What runs to a place runs from somebody: it must show there, too. So a place is not blamed
+        for a new assistant, or for a dear one that calls there more often.
+        """
+        owned = [each for each in wholes if each[0].is_entity]
+        owners = [series for _, series in owned]
+        places = [each for each in self.series.items() if each[0].is_priced_place]
+        looked_at: list[tuple[Key, list[Series]]] = [
+            *((key, [series]) for key, series in [*owned, *places]),
+            (Key(CALLS, ACCOUNT), owners),
+        ]
+        threshold = _threshold(_SPEND_LOOKS, len(looked_at), _FALSE_SPENDS_PER_MONTH)
         breaches = []
-        for key, series in wholes:
-            # The account's calls differ in cost as its parts come and go.
-            breach = spend(series, hour, threshold=threshold) if key.is_entity else None
-            if breach and breach.excess >= self._least:
-                breaches.append((Key(SPEND, key.cohort), breach))
-        return breaches
+        for key, many in looked_at:
+            breach = spend(many, hour, threshold=threshold)
+            if breach is None or breach.excess < self._least:
+                continue
+            if key.is_priced_place:
+                shown = overspent(owners, hour, breach.minutes // _HOUR_MINUTES)
+                if shown < _SHOWN * breach.excess:
+                    continue
+            breaches.append((Key(SPEND, key.cohort), breach))
+        # The first is told: the one that says most of those that are about as much.
+        alike = _SHOWN * max((breach.excess for _, breach in breaches), default=Decimal(0))
+        return sorted(breaches, key=lambda each: (-min(each[1].excess, alike), -each[0].says))
 
     def _tell(self, breaches: Iterable[tuple[Key, Breach]], now_ms: int) -> list[Finding]:
         told = []
