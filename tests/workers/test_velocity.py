@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from service.counting import ACCOUNT, CALLS, ONE_NUMBER, ONE_PREFIX, SHORT_CALLS
 from workers.detection.finding import Finding
-from workers.detection.series import Series, drop, spend, surge
+from workers.detection.series import Series, drop, paid, spend, surge
 from workers.detection.tail import too_little, too_much
 from workers.detection.usual import History
 from workers.detection.velocity import HOUR_MS, MINUTE_MS, SPEND, Key, Passed, Velocity
@@ -432,7 +432,7 @@ def test_a_series_without_a_past_says_nothing() -> None:
     series.count(MONDAY * 60, 50)
     series.pay(MONDAY, 10_000_000)
     assert drop(series, (MONDAY + 20) * 4, threshold=0.0) is None
-    assert spend([series], MONDAY + 1, threshold=0.0) is None
+    assert spend([paid(series, MONDAY + 1)], threshold=0.0) is None
 
 
 @given(

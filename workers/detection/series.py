@@ -4,7 +4,7 @@ All that is kept are whole numbers that are added to, so any number of processes
 order. Hours, quarters of an hour and minutes are counted from 1970.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
@@ -356,9 +356,8 @@ def drop(series: Series, quarter: int, *, threshold: float) -> Breach | None:
     return worst
 
 
-@dataclass(frozen=True, slots=True)
-class _Paid:
-    """What calls of some hours have cost, and what is known of such calls from before."""
+class Paid(NamedTuple):
+    """What calls of some hours have cost in millionths, and what is known of such from before."""
 
     known: int
     micros: int
@@ -371,38 +370,43 @@ class _Paid:
         return self.before.micros * self.known / self.before.known
 
 
-def _paid(series: Series, hour: int, hours: int) -> _Paid | None:
-    """Of the hours before that one; None where nothing is known to compare it with."""
-    stretch = range(hour - hours, hour)
-    known = sum([series.known.get(each, 0) for each in stretch])
-    if not known:
-        return None
-    before = series.costs(hour - hours)
-    if before.known < _KNOWN_LEAST:
-        return None
-    micros = sum([series.micros.get(each, 0) for each in stretch])
-    squares = sum([series.squares.get(each, 0) for each in stretch])
-    return _Paid(known, micros, squares, before)
+def paid(series: Series, hour: int) -> dict[int, Paid]:
+    """Of the hours before that one, by how many; none where there is nothing to compare."""
+    known, micros, squares = series.known, series.micros, series.squares
+    found = {}
+    for hours in SPEND_HOURS:
+        stretch = [each for each in range(hour - hours, hour) if each in known]
+        if not stretch:
+            continue
+        before = series.costs(hour - hours)
+        if before.known >= _KNOWN_LEAST:
+            found[hours] = Paid(
+                sum([known[each] for each in stretch]),
+                sum([micros.get(each, 0) for each in stretch]),
+                sum([squares.get(each, 0) for each in stretch]),
+                before,
+            )
+    return found
 
 
-def overspent(many: Sequence[Series], hour: int, hours: int) -> Decimal:
+def overspent(many: Iterable[Mapping[int, Paid]], hours: int) -> Decimal:
     """How much more the calls of these hours have cost than as many of each usually do."""
-    parts = [part for series in many if (part := _paid(series, hour, hours))]
+    parts = [of[hours] for of in many if hours in of]
     return _money(sum([part.micros - part.expected for part in parts]) / MICROS)
 
 
-def spend(many: Sequence[Series], hour: int, *, threshold: float) -> Breach | None:
-    """Whether the calls of the hours before that one cost too much: as many usually cost less.
+def spend(many: Sequence[Mapping[int, Paid]], *, threshold: float) -> Breach | None:
+    """Whether the calls of the last hours cost too much: as many usually cost less.
 
-    Of several series no call may be in two; each is held against what its own calls usually cost,
-    so that their sum may change as they come and go. That there are too many calls is `surge`'s to
-    say.
+    `many`: what was `paid` in each of several series. No call may be in two of them; each is held
+    against what its own calls usually cost, so that their sum may change as they come and go. That
+    there are too many calls is `surge`'s to say.
     """
-    if not any(series.micros.get(hour - 1) for series in many):
+    if not any(SPEND_HOURS[0] in of and of[SPEND_HOURS[0]].micros for of in many):
         return None
     worst: Breach | None = None
     for hours in SPEND_HOURS:
-        parts = [part for series in many if (part := _paid(series, hour, hours))]
+        parts = [of[hours] for of in many if hours in of]
         known = sum([part.known for part in parts])
         if known < _SPEND_LEAST:
             continue
@@ -413,7 +417,7 @@ def spend(many: Sequence[Series], hour: int, *, threshold: float) -> Breach | No
         squares = sum([part.squares for part in parts]) * _PER_SQUARE**2
         if squares > _ONE_CALL * micros**2:
             continue
-        before = Costs(*(sum(column) for column in zip(*map(_sums, parts), strict=True)))
+        before = _together([part.before for part in parts])
         # Where calls were free so far, those that are not say how much they differ.
         unit = before.unit or max(1.0, squares / micros)
         strength = 1 / (1 / before.known + _SPEND_SPREAD)
@@ -424,8 +428,12 @@ def spend(many: Sequence[Series], hour: int, *, threshold: float) -> Breach | No
     return worst
 
 
-def _sums(part: _Paid) -> tuple[int, int, int]:
-    return part.before.known, part.before.micros, part.before.squares
+def _together(costs: Sequence[Costs]) -> Costs:
+    return Costs(
+        sum([each.known for each in costs]),
+        sum([each.micros for each in costs]),
+        sum([each.squares for each in costs]),
+    )
 
 
 def _breach(

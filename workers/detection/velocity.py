@@ -25,7 +25,7 @@ from service.counting import (
     counted_cost,
 )
 from workers.detection.finding import Finding
-from workers.detection.series import Breach, Series, drop, may_drop, overspent, spend, surge
+from workers.detection.series import Breach, Series, drop, may_drop, overspent, paid, spend, surge
 from workers.detection.usual import History
 
 MINUTE_MS: Final = 60_000
@@ -367,21 +367,19 @@ class Velocity:
         What runs to a place runs from somebody: it must show there, too. So a place is not blamed
         for a new assistant, or for a dear one that calls there more often.
         """
-        owned = [each for each in wholes if each[0].is_entity]
-        owners = [series for _, series in owned]
-        places = [each for each in self.series.items() if each[0].is_priced_place]
-        looked_at: list[tuple[Key, list[Series]]] = [
-            *((key, [series]) for key, series in [*owned, *places]),
-            (Key(CALLS, ACCOUNT), owners),
-        ]
+        owned = [(key, paid(series, hour)) for key, series in wholes if key.is_entity]
+        owners = [of for _, of in owned]
+        places = [(k, paid(series, hour)) for k, series in self.series.items() if k.is_priced_place]
+        looked_at = [(key, [of]) for key, of in [*owned, *places]]
+        looked_at.append((Key(CALLS, ACCOUNT), owners))
         threshold = _threshold(_SPEND_LOOKS, len(looked_at), _FALSE_SPENDS_PER_MONTH)
         breaches = []
         for key, many in looked_at:
-            breach = spend(many, hour, threshold=threshold)
+            breach = spend(many, threshold=threshold)
             if breach is None or breach.excess < self._least:
                 continue
             if key.is_priced_place:
-                shown = overspent(owners, hour, breach.minutes // _HOUR_MINUTES)
+                shown = overspent(owners, breach.minutes // _HOUR_MINUTES)
                 if shown < _SHOWN * breach.excess:
                     continue
             breaches.append((Key(SPEND, key.cohort), breach))
