@@ -142,6 +142,15 @@ end
 )
 
 COUNT_BEGUN: Final = f"""
+-- Those of the places that no leg of the call has gone to. Web processes name numbers each in its
+-- own way, so what stands for a number does not tell whether the place is new.
+local function unseen(begun, places)
+  local new = {{}}
+  for place in string.gmatch(places, '%S+') do
+    if redis.call('HSETNX', begun, 'p' .. place, 1) == 1 then new[#new + 1] = place end
+  end
+  return table.concat(new, ' ')
+end
 local function count_begun(session, begun, now, at, connection, places, number, block)
   if redis.call('HEXISTS', session, 'end') == 1 then return 0 end
   local hour, minute = hour_of(now, at)
@@ -153,14 +162,14 @@ local function count_begun(session, begun, now, at, connection, places, number, 
     -- A further leg goes to another number, or is no news.
     if number == '' or redis.call('HSETNX', begun, 'n' .. number, 1) == 0 then return 0 end
     where = {{counted}}
-    count_places(where, places, hour, minute)
+    count_places(where, unseen(begun, places), hour, minute)
     if owner ~= '' then count_shape(where, owner, hour, minute, number, block) end
   else
     owner = redis.call('HGET', '{CALLS_TAKERS}', connection)
     if not owner or owner == '{SHARED}' then owner = '' end
     where = {{hour, '-'}}
     tally('{CALLS}', '{ACCOUNT}', hour, minute)
-    count_places(where, places, hour, minute)
+    count_places(where, unseen(begun, places), hour, minute)
     count_owned(where, owner, hour, minute, number, block, '')
     redis.call('HSET', begun, 'owner', owner, 'n' .. number, 1)
   end
@@ -193,8 +202,10 @@ local function take_over(begun, now, end_at, entity, number, block, short)
   end
   return table.concat(where, ' '), owner
 end
--- For whom the connection's next call counts when it begins.
-local function note_taker(connection, assistant)
+-- For whom the connection's next call counts when it begins; what ended long ago does not tell.
+local function note_taker(now, end_at, connection, assistant)
+  local _, minute = hour_of(now, end_at)
+  if not minute then return end
   local known = redis.call('HGET', '{CALLS_TAKERS}', connection)
   local taker = assistant ~= '' and assistant or connection
   if not known then

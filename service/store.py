@@ -192,7 +192,7 @@ if is_first_end then
   counted = counted or count_call(now, end_at, field, unpack(ARGV, 10, 14))
   if counted then set('counted', counted) end
 end
-if end_at and ARGV[15] ~= '' then note_taker(ARGV[15], ARGV[16]) end
+if end_at and ARGV[15] ~= '' then note_taker(now, end_at, ARGV[15], ARGV[16]) end
 redis.call('HSET', key, unpack(change))
 redis.call('ZADD', index, now, id)
 local restart = not open or effective(s) ~= before

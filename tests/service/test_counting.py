@@ -128,6 +128,24 @@ async def test_a_connection_of_several_assistants_is_nobodys(redis: Redis) -> No
     assert await redis.pttl(keys.CALLS_TAKERS) > 0
 
 
+async def test_who_took_calls_long_ago_says_nothing_of_the_next(redis: Redis) -> None:
+    """A search finds the calls of an assistant that was replaced."""
+    await taken(redis, "C", "B")
+    await record(redis, ended("a", **by("C", "A")), now_ms=END_MS + 20 * 86_400_000)
+    assert await taker_of(redis, "C") == "B"
+
+
+async def test_a_place_counts_once_for_a_call_whoever_hears_of_it(redis: Redis) -> None:
+    """Another web process has another name for the same number."""
+    await taken(redis, "C", "C")
+    number = "+37120000149"
+    heard = [begun("a", to=number, to_country="LV")]
+    heard.append(replace(heard[0], destination=destination(number, b"another")))
+    await begin(redis, *heard)
+    places = {"velocity|LV": 1, "velocity|+37120": 1}
+    assert await of_minute(redis, BEGUN_MS) == {"velocity|account": 1, "velocity|C": 1} | places
+
+
 @pytest.mark.parametrize("taker", [None, SHARED])
 async def test_where_the_end_tells_for_whom_a_call_counts_it_counts_then(
     redis: Redis, taker: str | None
