@@ -120,13 +120,10 @@ local function count_owned(where, owner, hour, minute, number, block, short)
   count_shape(where, owner, hour, minute, number, block)
 end
 local function count_places(where, places, hour, minute)
-  local before = table.concat(where, ' ')
   for place in string.gmatch(places, '%S+') do
-    if not string.find(before, ' ' .. place, 1, true) then
-      local is_counted = tally('{CALLS}', place, hour, minute, {MOST_PLACES})
-      -- A session must not know which digits were dialled: prefixes have counts, and no money.
-      if is_counted and string.sub(place, 1, 1) ~= '+' then where[#where + 1] = place end
-    end
+    local is_counted = tally('{CALLS}', place, hour, minute, {MOST_PLACES})
+    -- A session must not know which digits were dialled: prefixes have counts, and no money.
+    if is_counted and string.sub(place, 1, 1) ~= '+' then where[#where + 1] = place end
   end
 end
 local function count_call(now, at, event, entity, places, number, block, short)

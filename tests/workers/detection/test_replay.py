@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.counting import ACCOUNT, CALLS, SHORT_CALLS
+from workers.detection.finding import Finding
 from workers.detection.replay import Replay
 from workers.detection.velocity import HOUR_MS, MINUTE_MS, Key, Passed, Velocity
 
@@ -55,7 +56,7 @@ class Noted(Velocity):
         super().__init__()
         self.times = []
 
-    def advance(self, now_ms: int) -> list:  # type: ignore[type-arg]
+    def advance(self, now_ms: int) -> list[Finding]:
         self.times.append(now_ms)
         return super().advance(now_ms)
 
