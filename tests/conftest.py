@@ -45,7 +45,7 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
 
 @pytest.fixture(scope="module")
 def unmeasured() -> Iterator[None]:
-    """No coverage of processes under load: it takes a third of their CPU, and adds no line."""
+    """No coverage of processes under load: it takes a third of their CPU, and adds few lines."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
             patch.delenv(name)
