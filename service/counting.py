@@ -5,10 +5,14 @@ never came, in the very step that records its first end. It counts for the accou
 assistant or connection, for the prefix that was dialled, and for the shapes that it has; nothing
 else of it is kept, and no number. All counts are sums, so it does not matter who counts when.
 
-A beginning names its connection alone. Who takes the calls of a connection shows in their ends: an
-assistant, always the same, or nobody, and then the next call counts for it as it begins. Where that
-is not known yet, or there are several, the end says for whom a call counts. Likewise that it was
-short.
+A beginning names its connection alone, and so does a hangup. Who takes the calls of a connection
+shows in events that name an assistant: one, the same for a day, or nobody, and then calls count for
+it as they begin. Where several take them, the event that names one says for whom a call counts, and
+if there is none, the connection it is, once the call is judged. That it was short its end says.
+
+A session has one owner for good, and once in each series. Legs that are dialled later add where
+they go, and the shape of that, whether the session has ended or not. Where a leg comes in says
+nothing of what is dialled, so it has no shape.
 
 The session remembers where it was counted. Its cost comes minutes later and is added there, though
 other legs may have ended meanwhile, for somebody else or in another hour.
@@ -35,8 +39,8 @@ DAYS_KEPT: Final = 30
 _KEPT_MS: Final = DAYS_KEPT * 86_400_000
 _MINUTE_KEPT_MS: Final = 5 * 3_600_000
 _NUMBERS_KEPT_MS: Final = 2 * 3_600_000
-SHARED: Final = "*"
-"""Stands for several assistants that take the calls of one connection."""
+ALONE_MS: Final = 86_400_000
+"""So long after it took over from another is an assistant alone with a connection's calls."""
 _MOST_TAKERS: Final = 10_000
 _BEGUN_KEPT_MS: Final = 86_400_000
 """A call that takes longer counts again when it ends."""
@@ -54,17 +58,15 @@ _MOST_COST: Final = Decimal(5000)
 #   b{minutes}:{hour} a burst that was out of the ordinary, written by workers
 #
 # Where a session was counted: "{hour} {event} DE v s". The event is the one by which it was,
-# and says whose call it is; then come the places, and a letter for each series of its owner. That
-# it counts for the account goes without saying. Of a call that was counted when it began there was
-# no event yet: "-", and whose it is stands beside it.
-_KINDS: Final = f"""
+# and says whose call it is unless that stands beside it; then come the places, and a letter for
+# each series of its owner. That it counts for the account goes without saying. Of a call that was
+# counted when it began there was no event yet: "-".
+#
+# Who takes a connection's calls: "{since} {taker}", since when it is, after another; 0 if there was
+# none. The taker is an assistant, or the connection itself.
+COUNT_CALL: Final = f"""
 local letters = {{['{CALLS}'] = 'v', ['{SHORT_CALLS}'] = 's',
                  ['{ONE_NUMBER}'] = 'n', ['{ONE_PREFIX}'] = 'p'}}
-"""
-
-COUNT_CALL: Final = (
-    _KINDS
-    + f"""
 local function tally(kind, cohort, hour, minute, most)
   local series = kind .. '|' .. cohort
   local day = math.floor(hour / 24)
@@ -107,7 +109,7 @@ local function count_as(where, kind, owner, hour, minute)
   if tally(kind, owner, hour, minute) then where[#where + 1] = letters[kind] end
 end
 local function count_shape(where, owner, hour, minute, number, block)
-  if number == '' or not minute then return end
+  if number == '' or block == '' or not minute then return end
   local kind = shape(owner, number, block, hour)
   if kind and not string.find(table.concat(where, ' '), ' ' .. letters[kind], 1, true) then
     count_as(where, kind, owner, hour, minute)
@@ -126,17 +128,32 @@ local function count_places(where, places, hour, minute)
     if is_counted and string.sub(place, 1, 1) ~= '+' then where[#where + 1] = place end
   end
 end
-local function count_call(now, at, event, entity, places, number, block, short)
+local function taker_of(connection)
+  local since, taker = string.match(
+    redis.call('HGET', '{CALLS_TAKERS}', connection) or '', '^(%d+) (.+)$')
+  return taker, tonumber(since)
+end
+-- Whose a call is that no event has named an assistant of: '' where one that does may follow.
+local function owner_at(at, connection)
+  local taker, since = taker_of(connection)
+  if not taker or at - since < {ALONE_MS} then return '', taker end
+  return taker, taker
+end
+local function owner_by(event_at, connection, assistant)
+  if assistant ~= '' then return assistant end
+  local owner, taker = owner_at(event_at, connection)
+  return taker and owner or connection
+end
+local function count_call(now, at, event, owner, places, number, block, short)
   local hour, minute = hour_of(now, at)
   if not hour then return nil end
   local where = {{hour, event}}
   tally('{CALLS}', '{ACCOUNT}', hour, minute)
   count_places(where, places, hour, minute)
-  count_owned(where, entity, hour, minute, number, block, short)
+  count_owned(where, owner, hour, minute, number, block, short)
   return table.concat(where, ' ')
 end
 """
-)
 
 COUNT_BEGUN: Final = f"""
 -- Those of the places that no leg of the call has gone to. Web processes name numbers each in its
@@ -148,31 +165,42 @@ local function unseen(begun, places)
   end
   return table.concat(new, ' ')
 end
+local function count_first(begun, at, connection, places, number, block, hour, minute)
+  local owner, where = owner_at(at, connection), {{hour, '-'}}
+  tally('{CALLS}', '{ACCOUNT}', hour, minute)
+  count_places(where, unseen(begun, places), hour, minute)
+  count_owned(where, owner, hour, minute, number, block, '')
+  redis.call('HSET', begun, 'counted', table.concat(where, ' '), 'owner', owner)
+end
+-- Where the call is counted is kept in its session, once that has ended.
+local function count_further(key, begun, places, number, block, hour, minute)
+  local counted, owner, paid = unpack(redis.call('HMGET', key, 'counted', 'owner', 'paid'))
+  if not counted then return 0 end
+  local where = {{counted}}
+  count_places(where, unseen(begun, places), hour, minute)
+  if owner ~= '' then count_shape(where, owner, hour, minute, number, block) end
+  -- Money belongs to the day of the call, and to what was counted before it was paid.
+  local is_that_day = math.floor(hour / 24) == math.floor(string.match(counted, '^%d+') / 24)
+  if is_that_day and not paid then redis.call('HSET', key, 'counted', table.concat(where, ' ')) end
+  return 1
+end
 local function count_begun(session, begun, now, at, connection, places, number, block)
-  if redis.call('HEXISTS', session, 'end') == 1 then return 0 end
   local hour, minute = hour_of(now, at)
   -- Word of it comes late: its end is counted instead, which is no longer ago.
   if not minute then return 0 end
-  local counted, owner = unpack(redis.call('HMGET', begun, 'counted', 'owner'))
-  local where
-  if counted then
-    -- A further leg goes to another number, or is no news.
-    if number == '' or redis.call('HSETNX', begun, 'n' .. number, 1) == 0 then return 0 end
-    where = {{counted}}
-    count_places(where, unseen(begun, places), hour, minute)
-    if owner ~= '' then count_shape(where, owner, hour, minute, number, block) end
-  else
-    owner = redis.call('HGET', '{CALLS_TAKERS}', connection)
-    if not owner or owner == '{SHARED}' then owner = '' end
-    where = {{hour, '-'}}
-    tally('{CALLS}', '{ACCOUNT}', hour, minute)
-    count_places(where, unseen(begun, places), hour, minute)
-    count_owned(where, owner, hour, minute, number, block, '')
-    redis.call('HSET', begun, 'owner', owner, 'n' .. number, 1)
-  end
-  redis.call('HSET', begun, 'counted', table.concat(where, ' '))
+  local is_first = redis.call('HEXISTS', begun, 'counted') == 0
+  local has_ended = redis.call('HEXISTS', session, 'end') == 1
+  if is_first and has_ended then return 0 end
+  -- A further leg goes to another number, or is no news.
+  if not is_first and number == '' then return 0 end
+  if redis.call('HSETNX', begun, 'n' .. number, 1) == 0 then return 0 end
   redis.call('PEXPIRE', begun, {_BEGUN_KEPT_MS})
-  return 1
+  if block ~= '' then redis.call('HSET', begun, 'number', number, 'block', block) end
+  if is_first then
+    count_first(begun, at, connection, places, number, block, hour, minute)
+    return 1
+  end
+  return count_further(has_ended and session or begun, begun, places, number, block, hour, minute)
 end
 """
 """Once for each session, before its first end, and then the places of its other legs. After
@@ -181,48 +209,74 @@ end
 COUNT_ENDED: Final = f"""
 -- Where a session was counted when it began, with what its end adds, and for whom; nothing where no
 -- beginning was counted.
-local function take_over(begun, now, end_at, entity, number, block, short)
-  local counted, owner = unpack(redis.call('HMGET', begun, 'counted', 'owner'))
+local function take_over(begun, now, end_at, owner, short)
+  local counted, known, number, block =
+    unpack(redis.call('HMGET', begun, 'counted', 'owner', 'number', 'block'))
   if not counted then return nil end
-  redis.call('DEL', begun)
   local hour, minute = hour_of(now, end_at)
-  if not hour then return counted, owner end
+  if not hour then return counted, known end
   local begun_hour, rest = string.match(counted, '^(%d+)(.*)$')
   -- Its money belongs where it is spent; there is a day for it where the call was counted.
   if math.floor(hour / 24) == math.floor(begun_hour / 24) then counted = hour .. rest end
   local where = {{counted}}
-  if owner == '' then
-    owner = entity
-    count_owned(where, owner, hour, minute, number, block, short)
+  if known == '' then
+    known = owner
+    count_owned(where, owner, hour, minute, number or '', block or '', short)
   elseif short == '1' then
-    count_as(where, '{SHORT_CALLS}', owner, hour, minute)
+    count_as(where, '{SHORT_CALLS}', known, hour, minute)
   end
-  return table.concat(where, ' '), owner
+  return table.concat(where, ' '), known
+end
+local function count_end(key, begun, now, end_at, event, places, number, block, short,
+                         connection, assistant)
+  local owner = owner_by(end_at, connection, assistant)
+  local counted, known = take_over(begun, now, end_at, owner, short)
+  if not counted then
+    counted = count_call(now, end_at, event, owner, places, number, block, short)
+    local said = assistant ~= '' and assistant or connection
+    known = owner ~= said and owner
+  end
+  if counted then redis.call('HSET', key, 'counted', counted) end
+  if known then redis.call('HSET', key, 'owner', known) end
+end
+-- An event names the assistant of a session that nobody owned so far.
+local function count_named(key, begun, now, at, number, block, short, assistant)
+  local counted, owner = unpack(redis.call('HMGET', key, 'counted', 'owner'))
+  local hour, minute = hour_of(now, at)
+  if not counted or owner ~= '' or not hour then return end
+  if redis.call('HEXISTS', begun, 'counted') == 1 then
+    number, block = unpack(redis.call('HMGET', begun, 'number', 'block'))
+  end
+  local where = {{counted}}
+  count_owned(where, assistant, hour, minute, number or '', block or '', short)
+  redis.call('HSET', key, 'counted', table.concat(where, ' '), 'owner', assistant)
 end
 -- For whom the connection's next call counts when it begins; what ended long ago does not tell.
 local function note_taker(now, end_at, connection, assistant)
   local _, minute = hour_of(now, end_at)
   if not minute then return end
-  local known = redis.call('HGET', '{CALLS_TAKERS}', connection)
-  local taker = assistant ~= '' and assistant or connection
-  if not known then
-    if redis.call('HLEN', '{CALLS_TAKERS}') >= {_MOST_TAKERS} then return end
-  elseif known == taker or known == '{SHARED}' or assistant == '' then
-    return
-  elseif known ~= connection then
-    taker = '{SHARED}'
-  end
-  redis.call('HSET', '{CALLS_TAKERS}', connection, taker)
+  local taker = taker_of(connection)
+  if taker and (assistant == '' or taker == assistant) then return end
+  if not taker and redis.call('HLEN', '{CALLS_TAKERS}') >= {_MOST_TAKERS} then return end
+  local since = taker and taker ~= connection and end_at or 0
+  local new = assistant ~= '' and assistant or connection
+  redis.call('HSET', '{CALLS_TAKERS}', connection, string.format('%.0f %s', since, new))
   redis.call('PEXPIRE', '{CALLS_TAKERS}', {_KEPT_MS})
 end
 """
 """What the end of a call adds where it was counted when it began. After `COUNT_CALL`."""
 
-PAY: Final = (
-    _KINDS
-    + f"""
+PAY: Final = f"""
 local function square(micros)
   return math.floor(micros / 100) ^ 2
+end
+-- No event has named an assistant: then the call is the connection's.
+local function close_owner(key, entity)
+  local counted, owner = unpack(redis.call('HMGET', key, 'counted', 'owner'))
+  if not counted or owner ~= '' or entity == '' then return end
+  local where = {{counted}}
+  count_as(where, '{CALLS}', entity, string.match(counted, '^%d+'), nil)
+  redis.call('HSET', key, 'counted', table.concat(where, ' '), 'owner', entity)
 end
 local function pay(key, entity, micros)
   local before, counted, owner = unpack(redis.call('HMGET', key, 'paid', 'counted', 'owner'))
@@ -246,7 +300,13 @@ local function pay(key, entity, micros)
   end
 end
 """
-)
+"""What a call has cost, where it counts. After `COUNT_CALL`."""
+
+
+def taker_in(noted: bytes) -> str:
+    """Who takes a connection's calls, from what is noted of it; "" where that cannot be read."""
+    _, _, taker = noted.decode(errors="replace").partition(" ")
+    return taker
 
 
 def counted_cost(cost: Decimal) -> int:

@@ -77,6 +77,8 @@ class Begun:
     connection_id: str
     to_country: str | None
     destination: Destination | None
+    is_dialled: bool = True
+    """Whether it goes out, to a number that somebody dialled; taken for so where it is not said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,7 @@ class _Reader:
             connection_id=connection_id,
             to_country=country_of(to),
             destination=destination(to, self.number_key),
+            is_dialled=_direction(payload.get("direction")) != "inbound",
         )
 
     def form(self) -> Reading:
@@ -268,6 +271,7 @@ class _Reader:
             "connection_id": "ConnectionId",
             "to": "To",
             "start_time": "CallInitiatedAt",
+            "direction": "Direction",
         }
         payload = {ours: fields.get(theirs) for ours, theirs in names.items()}
         return self.begun(kind, fields.get("Timestamp"), payload)

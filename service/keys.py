@@ -65,8 +65,8 @@
 `tollwatch:calls:roster:{day}` (set): the series of a day. Thirty days.
 `tollwatch:calls:numbers:{hour}` (hash): how often each number was called, under names that only the
     web processes can make. Two hours.
-`tollwatch:calls:begun:{id}` (hash): where a call that has begun was counted, and for whom. Its
-    first end takes it over; a day.
+`tollwatch:calls:begun:{id}` (hash): where a call that has begun was counted, and for whom, until
+    its first end takes that over; which of its legs and places were counted. A day.
 `tollwatch:calls:takers` (hash): which assistant takes the calls of a connection, see
     `service.counting`. Thirty days after it last learned something, and then it learns anew.
 `tollwatch:calls:episodes` (hash): what is out of the ordinary now, and since when. Two days.

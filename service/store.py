@@ -79,7 +79,7 @@ LEARNED_KEPT_MS: Final = 2 * 86_400_000
 #   dropped  when a person gave a dead one up, ms
 #   spent  what it has counted for in the sums of money, see `service.spend`
 #   counted  the hour and the series in which its call was counted, see `service.counting`
-#   owner  for whom, where it was counted when it began
+#   owner  for whom, where that event does not say it; empty while no event has said it
 #   paid  what its call has cost in these, in millionths
 #
 # An event is cut into pieces of 64 bytes, e:{key}, e:{key}.1 and so on: Redis keeps a hash whose
@@ -187,12 +187,11 @@ if not open then
   end
 end
 if is_first_end then
-  local counted, owner = take_over(begun, now, end_at, ARGV[10], unpack(ARGV, 12, 14))
-  if owner then set('owner', owner) end
-  counted = counted or count_call(now, end_at, field, unpack(ARGV, 10, 14))
-  if counted then set('counted', counted) end
+  count_end(key, begun, now, end_at, field, unpack(ARGV, 10, 15))
+elseif ARGV[15] ~= '' then
+  count_named(key, begun, now, end_at or cost_at, ARGV[11], ARGV[12], ARGV[13], ARGV[15])
 end
-if end_at and ARGV[15] ~= '' then note_taker(now, end_at, ARGV[15], ARGV[16]) end
+if end_at and ARGV[14] ~= '' then note_taker(now, end_at, ARGV[14], ARGV[15]) end
 redis.call('HSET', key, unpack(change))
 redis.call('ZADD', index, now, id)
 local restart = not open or effective(s) ~= before
@@ -218,6 +217,7 @@ return count_begun(KEYS[1], KEYS[2], clock(ARGV[1]), tonumber(ARGV[2]), unpack(A
 _CONCLUDE: Final = (
     _PLACE
     + COUNT
+    + COUNT_CALL
     + PAY
     + """
 local key, ended, due, index, analysis = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -273,6 +273,7 @@ else
 end
 -- Last, since an alert matters more than a sum, should Redis refuse to add.
 if spent ~= '' then count(key, spent) end
+if state ~= 'open' then close_owner(key, entity) end
 if micros ~= '' then pay(key, entity, micros) end
 return capped and 'capped' or 'concluded'
 """
@@ -425,7 +426,7 @@ class Store:
                 "" if now_ms is None else now_ms,
                 begun.at_ms,
                 begun.connection_id,
-                *_whither(begun.destination, begun.to_country),
+                *_whither(begun.destination, begun.to_country, is_dialled=begun.is_dialled),
             ],
         )
         return bool(counted)
@@ -717,7 +718,7 @@ def _session(session_id: str, fields: Mapping[bytes, bytes]) -> Session:
         pulled=fields.get(b"pull") == b"1",
         reason=fields.get(b"reason", b"").decode(),
         dropped_ms=int(dropped) if dropped else None,
-        counted_for=_entity(events[first]) if first in events else "",
+        counted_for=_counted_for(events, first),
     )
 
 
@@ -734,19 +735,20 @@ def _events(fields: Mapping[bytes, bytes]) -> dict[bytes, Event]:
     }
 
 
-def _entity(event: Event) -> str:
-    """Among whose calls it is counted."""
-    return event.assistant_id or event.connection_id or ""
+def _counted_for(events: Mapping[bytes, Event], first: bytes) -> str:
+    """Among whose calls the session is counted, unless an owner is written beside it."""
+    said = [events[first]] if first in events else events.values()
+    entities = (event.assistant_id or event.connection_id for event in said)
+    return next(filter(None, entities), "")
 
 
 def _counted(scheduling: Scheduling) -> tuple[str, ...]:
-    """By what a call is counted: whose it is, where it went, whether it was short; who took it."""
+    """By what a call is counted: where it went, whether it was short, whose it is."""
     event = scheduling.event
     seconds = event.duration_seconds
     if seconds is None and event.start_ms is not None:
         seconds = (event.at_ms - event.start_ms) // 1000
     return (
-        _entity(event),
         *_whither(scheduling.destination, event.to_country),
         "1" if seconds is not None and seconds <= SHORT_SECONDS else "",
         event.connection_id or "",
@@ -754,11 +756,16 @@ def _counted(scheduling: Scheduling) -> tuple[str, ...]:
     )
 
 
-def _whither(to: Destination | None, country: str | None) -> tuple[str, str, str]:
-    """The places that a call goes to, and what stands for its number and for the numbers nearby."""
+def _whither(
+    to: Destination | None, country: str | None, *, is_dialled: bool = True
+) -> tuple[str, str, str]:
+    """The places that a call goes to, and what stands for its number and for the numbers nearby.
+
+    Nothing stands for those where nobody dialled them: such calls have no shape.
+    """
     if to is None:
         return f" {country or ''}", "", ""
-    return f"{to.prefix} {country or ''}", to.number, to.block
+    return f"{to.prefix} {country or ''}", to.number, to.block if is_dialled else ""
 
 
 def _paid(conclusion: Conclusion) -> int | str:

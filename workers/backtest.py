@@ -21,7 +21,7 @@ from workers.detection.opinion import Gates, Opinion, opinion_of
 from workers.detection.replay import Replay
 from workers.detection.velocity import Passed, Velocity
 from workers.judge import Case, is_strange, judge, measured_of
-from workers.policy import Policy
+from workers.policy import Policy, way
 from workers.recorded import Recorded
 
 _FACT: Final = 6.0
@@ -113,13 +113,15 @@ def passed(recorded: Recorded, currency: str) -> Passed:
     """
     call = recorded.call
     dialled = destination(recorded.called, _ANY_KEY) or _NOWHERE
+    # Where a call came in says nothing of what is dialled: it has no shape.
+    came_in = way(call.direction or recorded.tree.direction) == "inbound"
     return Passed(
         ended_ms=call.end_ms or 0,
         started_ms=call.start_ms,
         entity=call.assistant_id or call.connection_id or "",
         country=call.to_country or "",
         prefix=dialled.prefix,
-        number=dialled.number,
+        number="" if came_in else dialled.number,
         block=dialled.block,
         duration_seconds=Case(recorded.tree, call).duration_seconds,
         cost=recorded.tree.charged if recorded.tree.currency == currency else None,

@@ -13,12 +13,12 @@ from typing import Any, Final, TypeAlias, cast
 from redis.asyncio import Redis
 
 from service import keys
-from service.counting import CALLS, DAYS_KEPT, LATE_MS, SHAPES
+from service.counting import CALLS, DAYS_KEPT, LATE_MS, SHAPES, taker_in
 from service.logs import get_logger
 from service.records import Notice
 from service.store import Store
 from workers.detection.finding import Finding
-from workers.detection.mutes import Mute, mute_of_finding
+from workers.detection.mutes import NOBODY, Mute, mute_of_finding
 from workers.detection.series import MINUTES_KEPT, QUARTERS_KEPT, Series
 from workers.detection.usual import History
 from workers.detection.velocity import HOUR_MS, MINUTE_MS, Episode, Key, Velocity
@@ -73,14 +73,20 @@ class Lookout:
         await self._read(now_ms)
         velocity = self._velocity
         known = {key: set(series.bursts.items()) for key, series in velocity.series.items()}
-        told = self._unmuted(velocity.look(now_ms), await self.mutes(), now_ms)
+        found, mutes = velocity.look(now_ms), await self.mutes()
+        takers = await self._takers() if found and mutes else NOBODY
+        told = self._unmuted(found, mutes, takers, now_ms)
         for finding in told:
             await self._tell(finding, now_ms)
         await self._write(now_ms, known)
         return told
 
     def _unmuted(
-        self, findings: Sequence[Finding], mutes: Sequence[Mute], now_ms: int
+        self,
+        findings: Sequence[Finding],
+        mutes: Sequence[Mute],
+        takers: Mapping[str, str],
+        now_ms: int,
     ) -> list[Finding]:
         """Those to tell.
 
@@ -90,7 +96,7 @@ class Lookout:
         told, keys_told = [], set()
         for finding in findings:
             key = Key(finding.kind, finding.cohort)
-            mute = mute_of_finding(mutes, finding)
+            mute = mute_of_finding(mutes, finding, takers)
             if mute is None:
                 told.append(finding)
                 keys_told.add(key)
@@ -210,6 +216,12 @@ class Lookout:
                     quarters[minute // 15] = quarters.get(minute // 15, 0) + calls
                     if minute > now - MINUTES_KEPT:
                         series_or_none.minutes[minute] = calls
+
+    async def _takers(self) -> dict[str, str]:
+        """By connection, who takes its calls."""
+        # redis-py types one method for its blocking and its asyncio client at once.
+        found = await cast("Any", self.redis.hgetall(keys.CALLS_TAKERS))
+        return {name.decode(errors="replace"): taker_in(noted) for name, noted in found.items()}
 
     async def _episodes(self) -> dict[Key, Episode]:
         # redis-py types one method for its blocking and its asyncio client at once.

@@ -154,7 +154,7 @@ class When(Scope):
         return (
             (self.assistant is None or assistant in {None, self.assistant})
             and (self.connection is None or connection in {None, self.connection})
-            and (self.direction is None or _way(direction) in {None, self.direction})
+            and (self.direction is None or way(direction) in {None, self.direction})
         )
 
     def matches(self, assistant: str | None, connection: str | None, direction: str | None) -> bool:
@@ -162,7 +162,7 @@ class When(Scope):
         return (
             (self.assistant is None or self.assistant == assistant)
             and (self.connection is None or self.connection == connection)
-            and (self.direction is None or self.direction == _way(direction))
+            and (self.direction is None or self.direction == way(direction))
         )
 
 
@@ -289,11 +289,11 @@ def _precedence(ceiling: Ceiling) -> tuple[int, Decimal]:
     return -len(ceiling.when.conditions), ceiling.limit
 
 
-def _way(direction: str | None) -> str | None:
+def way(direction: str | None) -> str | None:
     """`incoming` and `outbound-api` are directions of Telnyx's, too."""
     words = {"in": "inbound", "out": "outbound"}
     said = (direction or "").lower()
-    return next((way for word, way in words.items() if said.startswith(word)), None)
+    return next((one for word, one in words.items() if said.startswith(word)), None)
 
 
 BUILT_IN: Final = Policy()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from decimal import Decimal
+from itertools import permutations
 from typing import Any, cast
 
 import pytest
@@ -10,12 +11,12 @@ from redis.exceptions import ResponseError
 
 from service import keys
 from service.counting import (
+    ALONE_MS,
     LATE_MS,
     MOST_PLACES,
     MOST_SERIES,
     ONE_NUMBER,
     ONE_PREFIX,
-    SHARED,
     SHORT_CALLS,
 )
 from service.dialled import destination
@@ -85,9 +86,14 @@ async def begin(redis: Redis, *calls: Begun, now_ms: int = BEGUN_MS) -> list[boo
     return [await store.begin(call, now_ms=now_ms) for call in calls]
 
 
-async def taken(redis: Redis, connection: str, taker: str) -> None:
+async def taken(redis: Redis, connection: str, taker: str, *, since_ms: int = 0) -> None:
     """That one takes the connection's calls is known."""
-    await cast("Any", redis.hset(keys.CALLS_TAKERS, connection, taker))
+    await cast("Any", redis.hset(keys.CALLS_TAKERS, connection, f"{since_ms} {taker}"))
+
+
+async def shared(redis: Redis) -> None:
+    """Of connection C an assistant has just taken a call that another used to take."""
+    await taken(redis, "C", "A", since_ms=BEGUN_MS - ALONE_MS // 2)
 
 
 async def taker_of(redis: Redis, connection: str) -> str:
@@ -109,30 +115,92 @@ async def test_a_call_counts_when_it_begins(redis: Redis) -> None:
     await record(redis, *ends)
     assert await of_minute(redis, BEGUN_MS) == twice
     assert await of_minute(redis) == {}
-    assert await redis.exists(*map(keys.begun_key, "ab")) == 0
 
 
 async def test_who_takes_a_connections_calls_is_learned_from_their_ends(redis: Redis) -> None:
     """Nobody, then an assistant; that some end without naming it changes nothing."""
     for number, (assistant, taker) in enumerate([(None, "C"), ("A", "A"), (None, "A"), ("A", "A")]):
         await record(redis, ended(str(number), **by("C", assistant)))
-        assert await taker_of(redis, "C") == taker
+        assert await taker_of(redis, "C") == f"0 {taker}"
     await begin(redis, begun("next"))
     assert await of_minute(redis, BEGUN_MS) == {"velocity|account": 1, "velocity|A": 1}
 
 
 async def test_a_connection_of_several_assistants_is_nobodys(redis: Redis) -> None:
-    """Which of them takes a call its end tells."""
-    await record(redis, *(ended(id, **by("C", id)) for id in "AB"), ended("c", **by("C", "A")))
-    assert await taker_of(redis, "C") == SHARED
+    """Which of them takes a call an event tells that names one; a day later the last has it."""
+    await record(redis, ended("a", **by("C", "A")))
+    await record(
+        redis, ended("b", **by("C", "B")), ended("c", **by("C")), ended("d", **by("C", "B"))
+    )
+    assert await taker_of(redis, "C") == f"{END_MS} B"
     assert await redis.pttl(keys.CALLS_TAKERS) > 0
+    await begin(redis, begun("e", at_ms=END_MS + ALONE_MS - 1), now_ms=END_MS + ALONE_MS)
+    assert (await of_minute(redis, END_MS + ALONE_MS - 1)).keys() == {"velocity|account"}
+    await begin(redis, begun("f", at_ms=END_MS + ALONE_MS), now_ms=END_MS + ALONE_MS)
+    assert (await of_minute(redis, END_MS + ALONE_MS))["velocity|B"] == 1
+
+
+async def test_a_hangup_that_names_nobody_counts_for_who_takes_such_calls(redis: Redis) -> None:
+    """Though nothing was heard of its beginning; and its money is that one's."""
+    await taken(redis, "C", "A")
+    await record(redis, ended("a", **by("C")), ended("a", "2", **by("C", "A")))
+    assert await of_minute(redis) == {"velocity|account": 1, "velocity|A": 1}
+    await _conclude(redis, Decimal("3.5"))
+    assert (await of_day(redis, "velocity|A"))[f"u{HOUR}"] == 3_500_000
+
+
+WAYS = ["begun", "hangup", "named"]
+
+
+@pytest.mark.parametrize("order", list(permutations(WAYS)), ids="-".join)
+@pytest.mark.parametrize("heard", [{"hangup", "named"}, set(WAYS)], ids=["ends", "all"])
+async def test_a_call_of_a_shared_connection_is_the_assistants_that_an_event_names(
+    redis: Redis, order: tuple[str, ...], heard: set[str]
+) -> None:
+    """In whatever order they come; its money, its shape and that it was short, too."""
+    await shared(redis)
+    to: dict[str, Any] = {"to": "+37120000149", "to_country": "LV"}
+    for id in "ab":
+        for what in order:
+            if what == "begun" and what in heard:
+                await begin(redis, begun(id, **to), now_ms=END_MS)
+            elif what in heard:
+                assistant = "B" if what == "named" else None
+                end = ended(id, what, **to, **by("C", assistant, duration_seconds=8))
+                await record(redis, end)
+    for id in "ab":
+        await _conclude(redis, Decimal("3.5"), session_id=id)
+    paid = {f"c{HOUR}": 2, f"k{HOUR}": 2, f"u{HOUR}": 7_000_000, f"q{HOUR}": 2 * 35_000**2}
+    for series in ("velocity|account", "velocity|LV", "velocity|B", f"{SHORT_CALLS}|B"):
+        assert await of_day(redis, series) == paid, series
+    assert (await of_day(redis, f"{ONE_NUMBER}|B"))[f"u{HOUR}"] == 3_500_000
+    for series in ("velocity|C", "velocity|A", f"{SHORT_CALLS}|C"):
+        assert await of_day(redis, series) == {}
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+async def test_a_call_that_no_event_names_an_assistant_of_is_its_connections_in_the_end(
+    redis: Redis, is_heard: bool
+) -> None:
+    """Of a shared connection; once, and with its money."""
+    await shared(redis)
+    if is_heard:
+        await begin(redis, begun("a"))
+    await record(redis, ended("a", **by("C")))
+    assert await of_day(redis, "velocity|C") == {}
+    for _ in range(2):
+        await _conclude(redis, Decimal("3.5"))
+        paid = {f"c{HOUR}": 1, f"k{HOUR}": 1, f"u{HOUR}": 3_500_000, f"q{HOUR}": 35_000**2}
+        assert await of_day(redis, "velocity|C") == paid
+        await record(redis, ended("a", "2", **by("C", "B")))
+    assert await of_day(redis, "velocity|B") == {}
 
 
 async def test_who_took_calls_long_ago_says_nothing_of_the_next(redis: Redis) -> None:
     """A search finds the calls of an assistant that was replaced."""
     await taken(redis, "C", "B")
     await record(redis, ended("a", **by("C", "A")), now_ms=END_MS + 20 * 86_400_000)
-    assert await taker_of(redis, "C") == "B"
+    assert await taker_of(redis, "C") == "0 B"
 
 
 async def test_a_place_counts_once_for_a_call_whoever_hears_of_it(redis: Redis) -> None:
@@ -146,13 +214,13 @@ async def test_a_place_counts_once_for_a_call_whoever_hears_of_it(redis: Redis) 
     assert await of_minute(redis, BEGUN_MS) == {"velocity|account": 1, "velocity|C": 1} | places
 
 
-@pytest.mark.parametrize("taker", [None, SHARED])
+@pytest.mark.parametrize("is_shared", [False, True])
 async def test_where_the_end_tells_for_whom_a_call_counts_it_counts_then(
-    redis: Redis, taker: str | None
+    redis: Redis, is_shared: bool
 ) -> None:
     """For its assistant and shapes; for the account and its places as it begins."""
-    if taker:
-        await taken(redis, "C", taker)
+    if is_shared:
+        await shared(redis)
     number = "+37120000149"
     await begin(redis, *(begun(id, to=number, to_country="LV") for id in "ab"))
     places = {"velocity|account": 2, "velocity|LV": 2, "velocity|+37120": 2}
@@ -175,10 +243,13 @@ async def test_that_a_call_was_short_counts_at_its_end(redis: Redis) -> None:
 
 
 async def test_where_a_call_is_passed_on_counts_once_it_is(redis: Redis) -> None:
-    """An inbound call that dials out: its places, and the shape of such calls; not a call more."""
+    """An inbound call that dials out: its places, and the shape of what it dials; not a call more.
+
+    Where it came in is no number that was dialled.
+    """
     await taken(redis, "C", "C")
     for id in "ab":
-        inbound = begun(id, to="+15551234567", to_country="US")
+        inbound = begun(id, to="+15551234567", to_country="US", is_dialled=False)
         outbound = begun(id, to="+37120000149", to_country="LV")
         again = begun(id, to="+37128000149", to_country="LV")
         told = await begin(redis, inbound, outbound, inbound, outbound, again)
@@ -189,7 +260,71 @@ async def test_where_a_call_is_passed_on_counts_once_it_is(redis: Redis) -> None
     assert counts == places | calls
     await record(redis, *(ended(id, **by("C")) for id in "ab"))
     remembered = await cast("Any", redis.hget(keys.session_key("b"), "counted"))
-    assert remembered.decode() == f"{HOUR} - US v n LV"
+    assert remembered.decode() == f"{HOUR} - US v LV n"
+
+
+@pytest.mark.parametrize("is_shared", [False, True])
+async def test_where_a_call_is_passed_on_counts_after_its_assistant_has_ended(
+    redis: Redis, is_shared: bool
+) -> None:
+    """Fraud by transfer: many calls to one number, dialled when the conversation is over."""
+    await (shared(redis) if is_shared else taken(redis, "C", "A"))
+    dialled: dict[str, Any] = {"to": "+37120000149", "to_country": "LV"}
+    for id in "ab":
+        inbound = begun(id, to="+15551234567", to_country="US", is_dialled=False)
+        outbound = begun(id, at_ms=END_MS, **dialled)
+        assert await begin(redis, inbound) == [True]
+        await record(redis, ended(id, to="+15551234567", **by("C", "A")))
+        assert await begin(redis, outbound, outbound, now_ms=END_MS) == [True, False]
+        await record(redis, ended(id, "2", **by("C")))
+        await _conclude(redis, Decimal("3.5"), session_id=id)
+    paid = {f"c{HOUR}": 2, f"k{HOUR}": 2, f"u{HOUR}": 7_000_000, f"q{HOUR}": 2 * 35_000**2}
+    assert await of_day(redis, "velocity|LV") == paid
+    assert (await of_day(redis, "velocity|A"))[f"k{HOUR}"] == 2
+    assert (await of_day(redis, "velocity|account"))[f"c{HOUR}"] == 2
+    assert (await of_day(redis, "velocity|+37120")) == {f"c{HOUR}": 2}
+    assert (await of_day(redis, f"{ONE_NUMBER}|A"))[f"u{HOUR}"] == 3_500_000
+
+
+async def test_a_place_that_is_dialled_after_a_call_was_paid_counts_without_money(
+    redis: Redis,
+) -> None:
+    """A later verdict corrects what was paid, and the place has had none of that."""
+    await taken(redis, "C", "A")
+    await begin(redis, begun("a", to="+15551234567"))
+    await record(redis, ended("a", **by("C", "A")))
+    await _conclude(redis, Decimal("3.5"))
+    late = begun("a", to="+37120000149", to_country="LV", at_ms=END_MS)
+    assert await begin(redis, late, now_ms=END_MS) == [True]
+    await record(redis, ended("a", "2", **by("C")))
+    await _conclude(redis, Decimal("4.5"))
+    assert await of_day(redis, "velocity|LV") == {f"c{HOUR}": 1}
+    assert (await of_day(redis, "velocity|A"))[f"u{HOUR}"] == 4_500_000
+
+
+async def test_a_leg_of_the_next_day_counts_without_money(redis: Redis) -> None:
+    """A call's money is of one day."""
+    await taken(redis, "C", "A")
+    begun_ms = DAY * 86_400_000 - 60_000
+    other = begun("b", to="+37120000149", to_country="LV", at_ms=begun_ms)
+    mine = begun("a", to="+15551234567", at_ms=begun_ms)
+    await begin(redis, mine, other, now_ms=begun_ms)
+    late = begun("a", to="+37120000149", to_country="LV", at_ms=END_MS)
+    assert await begin(redis, late, now_ms=END_MS) == [True]
+    await record(redis, ended("a", **by("C")))
+    await _conclude(redis, Decimal("3.5"))
+    assert await of_day(redis, "velocity|LV") == {f"c{HOUR}": 1}
+    assert await of_day(redis, "velocity|LV", DAY - 1) == {f"c{HOUR - HOUR % 24 - 1}": 1}
+
+
+async def test_what_came_in_has_no_shape_whoever_names_its_assistant(redis: Redis) -> None:
+    """Repeated calls to one's own number are how calls come in."""
+    await shared(redis)
+    own = "+15551234567"
+    for id in "ab":
+        await begin(redis, begun(id, to=own, is_dialled=False))
+        await record(redis, ended(id, to=own, **by("C")), ended(id, "2", to=own, **by("C", "B")))
+    assert await of_minute(redis) == {"velocity|B": 2}
 
 
 async def test_word_of_a_beginning_that_comes_after_the_end_counts_nothing(redis: Redis) -> None:

@@ -200,6 +200,7 @@ def test_a_call_that_begins_is_read_for_its_count(kind: str) -> None:
     assert (begun.connection_id, begun.to_country) == (PAYLOAD["connection_id"], "US")
     assert begun.at_ms == read_time_ms(PAYLOAD["start_time"])
     assert begun.destination == destination(PAYLOAD["to"], b"")
+    assert begun.is_dialled
 
 
 @pytest.mark.parametrize("status", ["queued", "initiated", "ringing", "answered", "in-progress"])
@@ -209,6 +210,18 @@ def test_a_texml_call_that_goes_on_is_read_for_its_count(status: str) -> None:
     assert isinstance(begun, Begun)
     assert (begun.session_id, begun.connection_id) == ("session-2", "99")
     assert (begun.to_country, begun.at_ms) == ("US", read_time_ms(TEXML["CallInitiatedAt"]))
+
+
+@pytest.mark.parametrize("direction", ["incoming", "inbound", "outgoing", None])
+def test_where_a_call_comes_in_nobody_dialled(direction: str | None) -> None:
+    """A beginning is the only event that says it."""
+    begun = read(envelope("call.initiated", PAYLOAD | {"direction": direction}))
+    assert isinstance(begun, Begun)
+    assert begun.is_dialled == (direction not in {"incoming", "inbound"})
+    form = TEXML | {"CallStatus": "ringing"} | ({"Direction": direction} if direction else {})
+    told = read(urlencode(form).encode(), FORM)
+    assert isinstance(told, Begun)
+    assert direction is None or told.is_dialled == begun.is_dialled
 
 
 @pytest.mark.parametrize("missing", ["call_session_id", "connection_id"])

@@ -223,6 +223,14 @@ async def test_what_is_planned_is_not_told(counted: Redis) -> None:
     assert await told(counted) == []
 
 
+async def test_a_planned_connection_is_planned_for_who_takes_its_calls(counted: Redis) -> None:
+    """Whoever mutes by the connection does not know for whom its calls count."""
+    await surge(counted)
+    await cast("Any", counted.hset(keys.CALLS_TAKERS, "C", "0 A"))
+    quiet = lookout_of(counted, Mute("C", NOW_MS - HOUR_MS, NOW_MS + HOUR_MS, "ada"))
+    assert await quiet.look(now_ms=NOW_MS) == []
+
+
 async def test_what_goes_on_after_the_plan_is_told(counted: Redis) -> None:
     """A mute that ended before, or is another's, silences nothing, and leaves no episode behind."""
     await surge(counted)

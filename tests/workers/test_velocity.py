@@ -72,6 +72,15 @@ def test_surges_of_two_at_once_are_told_both() -> None:
     assert sorted(found) == ["7267", "assistant-1"]
 
 
+def test_surges_of_many_that_were_told_of_are_not_told_of_the_account_too() -> None:
+    """None of them is half of it, but together they are."""
+    likes = [USUAL._replace(entity=f"assistant-{number}") for number in range(3)]
+    quiet = [even(at(0), at(7, 12), like=like) for like in likes]
+    surges = [burst(at(7, 12 + n / 6), 40, like=like) for n, like in enumerate(likes)]
+    found = [finding.cohort for finding in told(*quiet, *surges) if finding.kind == CALLS]
+    assert sorted(found) == [like.entity for like in likes]
+
+
 def test_what_outgrows_the_one_that_was_told_of_is_told() -> None:
     """First one assistant's calls rise, then a few of each of many: the account's, and once."""
     like = [USUAL._replace(entity=f"assistant-{number}") for number in range(1, 40)]

@@ -5,7 +5,7 @@ meant to be dear, or many, or none, for a while. It silences all that is told of
 that somebody set, too; a budget goes on: money that is planned is spent as well.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -15,6 +15,7 @@ from workers.detection.cohort import ACCOUNT
 from workers.detection.finding import Finding
 
 _NEVER_MUTED: Final = frozenset({"budget", "balance"})
+NOBODY: Final[Mapping[str, str]] = {}
 
 
 class Mute(msgspec.Struct, omit_defaults=True, frozen=True):
@@ -41,17 +42,22 @@ def mute_of_call(mutes: Iterable[Mute], call: Call) -> Mute | None:
     return _longest(fitting)
 
 
-def mute_of_finding(mutes: Iterable[Mute], finding: Finding) -> Mute | None:
-    """What mutes a finding: some of the time that it is about was planned."""
+def mute_of_finding(
+    mutes: Iterable[Mute], finding: Finding, takers: Mapping[str, str] = NOBODY
+) -> Mute | None:
+    """What mutes a finding: some of the time that it is about was planned.
+
+    `takers` says by connection who takes its calls. A mute of an assistant is one of these
+    connections, and one of each connection whose calls it takes is one of the assistant.
+    """
     if finding.kind in _NEVER_MUTED:
         return None
-    fitting = [
-        mute
-        for mute in mutes
-        if mute.from_ms <= finding.to_ms
-        and finding.from_ms < mute.until_ms
-        and mute.covers((finding.cohort,))
-    ]
+    meanwhile = [m for m in mutes if m.from_ms <= finding.to_ms and finding.from_ms < m.until_ms]
+    fitting = [m for m in meanwhile if m.covers((finding.cohort, takers.get(finding.cohort)))]
+    connections = {connection for connection, taker in takers.items() if taker == finding.cohort}
+    theirs = [mute for mute in meanwhile if mute.cohort in connections]
+    if connections == {mute.cohort for mute in theirs}:
+        fitting += theirs
     return _longest(fitting)
 
 

@@ -15,11 +15,11 @@ from typing import Final, NamedTuple, TypeAlias
 
 from service.counting import (
     ACCOUNT,
+    ALONE_MS,
     CALLS,
     ONE_NUMBER,
     ONE_PREFIX,
     SHAPES,
-    SHARED,
     SHORT_CALLS,
     SHORT_SECONDS,
     counted_cost,
@@ -177,8 +177,8 @@ class Velocity:
         self.episodes: dict[Key, Episode] = {}
         self._found: dict[tuple[str, str], _Keyed] = {}
         """Those of the series that calls to the same places belong to."""
-        self._takers: dict[str, str] = {}
-        """By connection, who takes its calls."""
+        self._takers: dict[str, tuple[str, int]] = {}
+        """By connection, who takes its calls, and since when, if that was after another."""
         self._numbers: dict[tuple[str, str], int] = {}
         self._numbers_hour = 0
         self._quarter = 0
@@ -193,7 +193,7 @@ class Velocity:
         """Counts a call that begins; what it, and the time until it, shows."""
         found = self.advance(now_ms)
         hour = now_ms // HOUR_MS
-        owner = self._owner(passed)
+        owner = self._owner(passed, now_ms)
         series = [*self._wholes(passed, hour), *self._owned(passed, owner, hour)]
         return Underway(series, owner, hour), found + self._count(series, now_ms)
 
@@ -252,20 +252,19 @@ class Velocity:
             found = self.series[key] = Series(History(begin))
         return found
 
-    def _owner(self, passed: Passed) -> str:
+    def _owner(self, passed: Passed, now_ms: int) -> str:
         """For whom a call counts as it begins, by who took those before it."""
         if not passed.connection:
             return passed.entity
-        taker = self._takers.get(passed.connection, "")
-        return "" if taker == SHARED else taker
+        taker, since_ms = self._takers.get(passed.connection, ("", 0))
+        return taker if now_ms - since_ms >= ALONE_MS else ""
 
     def _note_taker(self, passed: Passed) -> None:
         connection, taker = passed.connection, passed.entity
-        known = self._takers.get(connection)
-        if known is None or (known == connection and taker != connection):
-            self._takers[connection] = taker
-        elif taker not in {known, connection}:
-            self._takers[connection] = SHARED
+        known, _ = self._takers.get(connection, ("", 0))
+        if not known or taker not in {known, connection}:
+            is_after_another = known not in {"", connection}
+            self._takers[connection] = taker, passed.ended_ms if is_after_another else 0
 
     def _wholes(self, passed: Passed, hour: int) -> _Keyed:
         """The series of the account, and of the places that a call goes to."""
@@ -410,27 +409,36 @@ class Velocity:
         return told
 
     def _explaining(self, key: Key, breach: Breach, now_ms: int) -> Key | None:
-        """The other series whose episode goes on and is most of it; None where none is."""
-        for other, episode in self.episodes.items():
-            since_ms = now_ms - episode.last_ms
-            goes_on = since_ms <= max(_quiet_ms(other.kind), breach.minutes * MINUTE_MS)
-            # What is usual of an assistant says something of its parts, not of another's.
-            says = episode.told or (other.is_entity and not key.is_entity)
-            is_like = (key.kind == DROP) == (other.kind == DROP)
-            # Where prices rise or calls fall away for everybody, that is one thing all the same.
-            is_one = key.kind in {DROP, SPEND} or not key.is_apart(episode.by or other)
-            may = other != key and goes_on and says and is_like and is_one
-            if may and self._is_most(other, episode, key, breach, now_ms):
-                return other
-        return None
+        """The other series whose episode goes on and is most of it; None where none is.
 
-    def _is_most(self, other: Key, episode: Episode, key: Key, breach: Breach, now_ms: int) -> bool:
+        Of the account's calls several assistants together may be: the first of them then.
+        """
+        may = [other for other in self.episodes if self._may_explain(other, key, breach, now_ms)]
+        most = (other for other in may if self._is_most([other], key, breach, now_ms))
+        found = next(most, None)
+        if found or key != Key(CALLS, ACCOUNT):
+            return found
+        owners = [other for other in may if other.is_entity]
+        return owners[0] if owners and self._is_most(owners, key, breach, now_ms) else None
+
+    def _may_explain(self, other: Key, key: Key, breach: Breach, now_ms: int) -> bool:
+        episode = self.episodes[other]
+        since_ms = now_ms - episode.last_ms
+        goes_on = since_ms <= max(_quiet_ms(other.kind), breach.minutes * MINUTE_MS)
+        # What is usual of an assistant says something of its parts, not of another's.
+        says = episode.told or (other.is_entity and not key.is_entity)
+        is_like = (key.kind == DROP) == (other.kind == DROP)
+        # Where prices rise or calls fall away for everybody, that is one thing all the same.
+        is_one = key.kind in {DROP, SPEND} or not key.is_apart(episode.by or other)
+        return other != key and goes_on and says and is_like and is_one
+
+    def _is_most(self, others: Sequence[Key], key: Key, breach: Breach, now_ms: int) -> bool:
         if key.kind == SPEND:
             return True
         if key.kind == DROP:
-            return episode.over >= _EXPLAINED_DROP * breach.over
-        series = self.series.get(other)
-        calls = series.last(now_ms // MINUTE_MS, breach.minutes) if series else 0
+            return self.episodes[others[0]].over >= _EXPLAINED_DROP * breach.over
+        found = [self.series[other] for other in others if other in self.series]
+        calls = sum(series.last(now_ms // MINUTE_MS, breach.minutes) for series in found)
         return calls >= _EXPLAINED * breach.over
 
 

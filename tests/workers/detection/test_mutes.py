@@ -83,3 +83,24 @@ def test_a_call_is_muted_exactly_within_a_mute_of_its_own(
     mutes = [Mute(cohort, begin, end, "x") for cohort, begin, end in spans]
     within = any(c != "b" and begin <= end_ms < end for c, begin, end in spans)
     assert (mute_of_call(mutes, call(end_ms, "a", "c")) is not None) == within
+
+
+@pytest.mark.parametrize(
+    ("muted", "cohort", "takers", "is_muted"),
+    [
+        (["7267"], "assistant-1", {"7267": "assistant-1"}, True),
+        (["7267"], "assistant-1", {"7267": "assistant-2"}, False),
+        (["7267"], "assistant-1", {"7267": "assistant-1", "9": "assistant-1"}, False),
+        (["7267", "9"], "assistant-1", {"7267": "assistant-1", "9": "assistant-1"}, True),
+        (["assistant-1"], "7267", {"7267": "assistant-1"}, True),
+        (["assistant-2"], "7267", {"7267": "assistant-1"}, False),
+        (["7267"], "account", {"7267": "assistant-1"}, False),
+    ],
+)
+def test_a_mute_is_of_the_same_calls_under_either_name(
+    muted: list[str], cohort: str, takers: dict[str, str], is_muted: bool
+) -> None:
+    """A connection's calls are its assistant's; an assistant's are those of all its connections."""
+    mutes = [Mute(each, 1_000, 2_000, "ada") for each in muted]
+    found = mute_of_finding(mutes, finding(cohort, 1_200, 1_300), takers)
+    assert (found is not None) == is_muted

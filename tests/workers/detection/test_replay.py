@@ -93,19 +93,20 @@ def paid_ms(call: Passed) -> int:
 
 
 def test_a_connections_calls_count_for_the_assistant_that_takes_them() -> None:
-    """From the second on as they begin; where there are several, as they end."""
+    """From the second on as they begin; for a day after a change, as they end."""
     velocity = Velocity()
     replay = Replay(velocity)
     takers = ["assistant-1", "assistant-1", "C", "assistant-1", "assistant-2", "assistant-2"]
     for number, taker in enumerate(takers):
         replay.add(passed(DAY + 2 * number * HOUR_MS + HOUR_MS, 1800, taker))
+    replay.add(passed(DAY + 34 * HOUR_MS, 1800, "assistant-2"))
     replay.finish()
     first = DAY // HOUR_MS
     # Its first call counts at its end; that of the other, too, as if it were the one's.
     assert counts(velocity, cohort="assistant-1") == dict.fromkeys(
         (first + 1, first + 2, first + 4, first + 6, first + 8), 1
     )
-    assert counts(velocity, cohort="assistant-2") == {first + 11: 1}
+    assert counts(velocity, cohort="assistant-2") == {first + 11: 1, first + 33: 1}
     assert counts(velocity, cohort="C") == {}
 
 
