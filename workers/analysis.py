@@ -20,7 +20,7 @@ class Unreadable(Exception):
 Scalar: TypeAlias = str | int | float | bool | None
 
 
-class Record(msgspec.Struct, omit_defaults=True):
+class Record(msgspec.Struct, omit_defaults=True, gc=False):
     """The fields of detail records that costs, durations and rates are read from.
 
     Single values only: a known name is no promise of what Telnyx will put there one day.
@@ -69,7 +69,7 @@ class Record(msgspec.Struct, omit_defaults=True):
     hangup_cause: Scalar = None
 
 
-class NodeCost(msgspec.Struct, omit_defaults=True):
+class NodeCost(msgspec.Struct, omit_defaults=True, gc=False):
     """A node's own cost and its rolled-up one, both as sent."""
 
     event_cost: Any = None
@@ -77,13 +77,13 @@ class NodeCost(msgspec.Struct, omit_defaults=True):
     currency: Any = None
 
 
-class Links(msgspec.Struct, omit_defaults=True):
+class Links(msgspec.Struct, omit_defaults=True, gc=False):
     """Where Telnyx says the node is to be found: read for its record type, never followed."""
 
     self: Any = None
 
 
-class Node(msgspec.Struct, omit_defaults=True):
+class Node(msgspec.Struct, omit_defaults=True, gc=False):
     """One event of the tree."""
 
     id: Any = None
@@ -95,21 +95,21 @@ class Node(msgspec.Struct, omit_defaults=True):
     children: list["Node"] | None = None
 
 
-class Total(msgspec.Struct, omit_defaults=True):
+class Total(msgspec.Struct, omit_defaults=True, gc=False):
     """The session's total as Telnyx states it."""
 
     total: Any = None
     currency: Any = None
 
 
-class Meta(msgspec.Struct, omit_defaults=True):
+class Meta(msgspec.Struct, omit_defaults=True, gc=False):
     """What Telnyx says of the whole tree."""
 
     event_count: Any = None
     products: Any = None
 
 
-class Analysis(msgspec.Struct, omit_defaults=True):
+class Analysis(msgspec.Struct, omit_defaults=True, gc=False):
     """An answer of `GET /session_analysis/{record_type}/{event_id}`; not wrapped in `data`."""
 
     root: Node

@@ -112,16 +112,16 @@ def passed(recorded: Recorded, currency: str) -> Passed:
     As if Telnyx had told of its beginning.
     """
     call = recorded.call
-    dialled = destination(recorded.called, _ANY_KEY) or _NOWHERE
-    # Where a call came in says nothing of what is dialled: it has no shape.
     came_in = way(call.direction or recorded.tree.direction) == "inbound"
+    # Where a call came in says nothing of what is dialled: no name, no shape.
+    dialled = destination(recorded.called, b"" if came_in else _ANY_KEY) or _NOWHERE
     return Passed(
         ended_ms=call.end_ms or 0,
         started_ms=call.start_ms,
         entity=call.assistant_id or call.connection_id or "",
         country=call.to_country or "",
         prefix=dialled.prefix,
-        number="" if came_in else dialled.number,
+        number=dialled.number,
         block=dialled.block,
         duration_seconds=Case(recorded.tree, call).duration_seconds,
         cost=recorded.tree.charged if recorded.tree.currency == currency else None,

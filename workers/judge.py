@@ -7,7 +7,7 @@ usually cost, where somebody has learned that.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Final
@@ -170,9 +170,7 @@ def _changes(before: Verdict, tree: CostTree) -> Iterator[str]:
 
 def _ceilings(case: Case, policy: Policy) -> Iterator[Reason]:
     always = _always(str(policy.max_session_cost))
-    call = known_of(case.call, case.tree)
-    choose = policy.lenient_ceilings_for if case.provisional else policy.ceilings_for
-    chosen = choose(call.assistant_id, call.connection_id, call.direction)
+    chosen = _chosen(case, policy) if policy.ceilings else ()
     comparable = case.tree.currency == policy.currency
     for ceiling in (always, *(c for c in chosen if c.measure != SESSION_COST or c != always)):
         if case.provisional and ceiling.measure not in _GROWING:
@@ -182,6 +180,12 @@ def _ceilings(case: Case, policy: Policy) -> Iterator[Reason]:
         reason = _crossed(case, ceiling)
         if reason:
             yield _graded(reason, policy, at_least_low=True)
+
+
+def _chosen(case: Case, policy: Policy) -> Sequence[Ceiling]:
+    call = known_of(case.call, case.tree)
+    choose = policy.lenient_ceilings_for if case.provisional else policy.ceilings_for
+    return choose(call.assistant_id, call.connection_id, call.direction)
 
 
 # By its text: amounts may be equal and written differently. Building it costs a tenth of judging.

@@ -261,10 +261,15 @@ def _event(
     )
 
 
+def _known(name: str) -> str | None:
+    known = normalise(name)
+    return known if known in RECORD_TYPES else None
+
+
 def _product(node: Node, record: Record) -> str:
     names = (record.record_type, node.product, node.event_name)
     for name in names:
-        if isinstance(name, str) and (known := normalise(name)) in RECORD_TYPES:
+        if isinstance(name, str) and (known := _known(name)):
             return known
     link = text(node.links.self) if node.links else None
     stated = next((name for name in names if isinstance(name, str) and name), None)
@@ -273,8 +278,7 @@ def _product(node: Node, record: Record) -> str:
 
 def _link_type(link: str) -> str | None:
     _, _, rest = link.partition("/session_analysis/")
-    known = normalise(rest.partition("/")[0])
-    return known if known in RECORD_TYPES else None
+    return _known(rest.partition("/")[0])
 
 
 def _add_up(events: Sequence[Event]) -> tuple[Decimal, ...]:
@@ -363,8 +367,10 @@ def _broken_sums(events: Sequence[Event], subtotals: Sequence[Decimal]) -> Itera
     for event in events:
         if event.cumulative is None:
             continue
-        stated = (_stated(events[child], subtotals[child]) for child in event.children)
-        expected = event.cost + sum(stated, ZERO)
+        expected = event.cost
+        for child in event.children:
+            stated = events[child].cumulative
+            expected += subtotals[child] if stated is None else stated
         if event.cumulative != expected:
             yield Mismatch(
                 "sum_mismatch",
@@ -372,7 +378,3 @@ def _broken_sums(events: Sequence[Event], subtotals: Sequence[Decimal]) -> Itera
                 f"they add up to {plain(expected)}",
                 abs(event.cumulative - expected),
             )
-
-
-def _stated(event: Event, subtotal: Decimal) -> Decimal:
-    return subtotal if event.cumulative is None else event.cumulative
