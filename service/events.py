@@ -77,8 +77,9 @@ class Begun:
     connection_id: str
     to_country: str | None
     destination: Destination | None
-    is_dialled: bool = True
-    """Whether it goes out, to a number that somebody dialled; taken for so where it is not said."""
+    leg_id: str | None
+    is_dialled: bool
+    """Whether it is said to go out, to a number that somebody dialled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,8 @@ class _Reader:
             connection_id=connection_id,
             to_country=country_of(to),
             destination=destination(to, self.number_key),
-            is_dialled=_direction(payload.get("direction")) != "inbound",
+            leg_id=_text(payload.get("call_leg_id")),
+            is_dialled=_direction(payload.get("direction")) == "outbound",
         )
 
     def form(self) -> Reading:
@@ -272,6 +274,7 @@ class _Reader:
             "to": "To",
             "start_time": "CallInitiatedAt",
             "direction": "Direction",
+            "call_leg_id": "CallLegId",
         }
         payload = {ours: fields.get(theirs) for ours, theirs in names.items()}
         return self.begun(kind, fields.get("Timestamp"), payload)

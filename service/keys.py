@@ -66,9 +66,10 @@
 `tollwatch:calls:numbers:{hour}` (hash): how often each number was called, under names that only the
     web processes can make. Two hours.
 `tollwatch:calls:begun:{id}` (hash): where a call that has begun was counted, and for whom, until
-    its first end takes that over; which of its legs and places were counted. A day.
+    its first end takes that over; which of its legs and places were counted. A day, or four hours
+    after that end.
 `tollwatch:calls:takers` (hash): which assistant takes the calls of a connection, see
-    `service.counting`. Thirty days after it last learned something, and then it learns anew.
+    `service.owning`. Thirty days after the last of them.
 `tollwatch:calls:episodes` (hash): what is out of the ordinary now, and since when. Two days.
 `tollwatch:calls:look` (string): who looked at the counts last. Seconds.
 `tollwatch:backfill` (hash): how far learning from the past has got: the span, a field for each list

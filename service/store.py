@@ -16,14 +16,7 @@ from redis.asyncio import Redis
 from service import keys
 from service.batch import BatchedScript
 from service.clock import CLOCK
-from service.counting import (
-    COUNT_BEGUN,
-    COUNT_CALL,
-    COUNT_ENDED,
-    PAY,
-    SHORT_SECONDS,
-    counted_cost,
-)
+from service.counting import COUNT, PAY, SHORT_SECONDS, counted_cost
 from service.dead import LISTING, OF_THE_DEAD, DeadLetter, DeadLetters
 from service.dialled import Destination
 from service.events import LISTED, Begun, Scheduling
@@ -35,6 +28,7 @@ from service.outbox import (
     place_of,
     subject_of,
 )
+from service.owning import COUNT_BEGUN, COUNT_ENDED, MOVE, SETTLE, TAKERS
 from service.records import (
     SCHEMA_VERSION,
     Alert,
@@ -55,7 +49,8 @@ from service.records import (
     encode_result,
     moment,
 )
-from service.spend import COUNT, counted
+from service.spend import COUNT as SPEND
+from service.spend import counted
 
 _EVENT: Final = b"e:"
 _PIECE_BYTES: Final = 64
@@ -79,7 +74,8 @@ LEARNED_KEPT_MS: Final = 2 * 86_400_000
 #   dropped  when a person gave a dead one up, ms
 #   spent  what it has counted for in the sums of money, see `service.spend`
 #   counted  the hour and the series in which its call was counted, see `service.counting`
-#   owner  for whom, where that event does not say it; empty while no event has said it
+#   owner  for whom, where the event that stands there does not say it
+#   presumed  while no event has said it, where it was counted for that one, see `service.owning`
 #   paid  what its call has cost in these, in millionths
 #
 # An event is cut into pieces of 64 bytes, e:{key}, e:{key}.1 and so on: Redis keeps a hash whose
@@ -145,7 +141,9 @@ local function forget_death(dead, key, id)
 end
 """
     + _NO_NEWS
-    + COUNT_CALL
+    + COUNT
+    + TAKERS
+    + MOVE
     + COUNT_ENDED
     + """
 local key, ended, due, index, dead = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -186,17 +184,21 @@ if not open then
     set('v', version)
   end
 end
-if is_first_end then
-  count_end(key, begun, now, end_at, field, unpack(ARGV, 10, 15))
-elseif ARGV[15] ~= '' then
-  count_named(key, begun, now, end_at or cost_at, ARGV[11], ARGV[12], ARGV[13], ARGV[15])
-end
-if end_at and ARGV[14] ~= '' then note_taker(now, end_at, ARGV[14], ARGV[15]) end
 redis.call('HSET', key, unpack(change))
 redis.call('ZADD', index, now, id)
 local restart = not open or effective(s) ~= before
 if not s.token and (restart or pulls == '1') then
   place(s, id, ended, due, now, restart)
+end
+-- Last, since an event matters more than a count, should Redis refuse to add.
+local number, block, connection, assistant = ARGV[11], ARGV[12], ARGV[14], ARGV[15]
+if is_first_end then
+  count_end(key, begun, now, end_at, field, unpack(ARGV, 10, 15))
+elseif assistant ~= '' then
+  name_owner(key, begun, number, block, assistant)
+end
+if end_at or assistant ~= '' then
+  note_taker(now, end_at or cost_at, connection, assistant)
 end
 if open then return 'merged' end
 return 'scheduled'
@@ -205,10 +207,11 @@ return 'scheduled'
 
 _BEGIN: Final = (
     CLOCK
-    + COUNT_CALL
+    + COUNT
+    + TAKERS
     + COUNT_BEGUN
     + """
-return count_begun(KEYS[1], KEYS[2], clock(ARGV[1]), tonumber(ARGV[2]), unpack(ARGV, 3, 6))
+return count_begun(KEYS[1], KEYS[2], clock(ARGV[1]), tonumber(ARGV[2]), unpack(ARGV, 3, 7))
 """
 )
 
@@ -216,19 +219,22 @@ return count_begun(KEYS[1], KEYS[2], clock(ARGV[1]), tonumber(ARGV[2]), unpack(A
 # news. It goes back to where its fields say, and is looked at again.
 _CONCLUDE: Final = (
     _PLACE
+    + SPEND
     + COUNT
-    + COUNT_CALL
+    + MOVE
+    + SETTLE
     + PAY
     + """
 local key, ended, due, index, analysis = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local alert, outbox, alerts, rechecks = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local learned, most, unalerted = KEYS[10], ARGV[22], ARGV[23]
+local begun = KEYS[11]
 local id, token, rev, now = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local state, next_due, seen_end, ttl = ARGV[5], ARGV[6], tonumber(ARGV[7]), ARGV[8]
 local watch, verdict, reason, answered = ARGV[9], ARGV[10], ARGV[11], ARGV[12]
 local body, alert_id, severity, alert_body = ARGV[13], ARGV[14], ARGV[15], ARGV[16]
 local rank, cause, score, recheck, spent = ARGV[17], ARGV[18], ARGV[19], ARGV[20], ARGV[21]
-local entity, micros = ARGV[25], ARGV[26]
+local entity, assistant, micros = ARGV[25], ARGV[26], ARGV[27]
 local s = read(key)
 if s.token ~= token then return 'lost' end
 if s.rev ~= rev then
@@ -273,7 +279,7 @@ else
 end
 -- Last, since an alert matters more than a sum, should Redis refuse to add.
 if spent ~= '' then count(key, spent) end
-if state ~= 'open' then close_owner(key, entity) end
+if state ~= 'open' then settle_owner(key, begun, assistant) end
 if micros ~= '' then pay(key, entity, micros) end
 return capped and 'capped' or 'concluded'
 """
@@ -426,6 +432,7 @@ class Store:
                 "" if now_ms is None else now_ms,
                 begun.at_ms,
                 begun.connection_id,
+                begun.leg_id or "",
                 *_whither(begun.destination, begun.to_country, is_dialled=begun.is_dialled),
             ],
         )
@@ -512,6 +519,7 @@ class Store:
                 keys.ALERTS,
                 keys.RECHECKS,
                 keys.learned_key(f"{moment(now_ms):%Y-%m-%d}"),
+                keys.begun_key(session.id),
             ],
             args=[
                 session.id,
@@ -536,6 +544,7 @@ class Store:
                 *((cap.most, encode_result(cap.verdict)) if cap else ("", "")),
                 LEARNED_KEPT_MS,
                 session.counted_for,
+                next((e.assistant_id for e in session.events if e.assistant_id), ""),
                 _paid(conclusion),
             ],
         )
@@ -718,7 +727,7 @@ def _session(session_id: str, fields: Mapping[bytes, bytes]) -> Session:
         pulled=fields.get(b"pull") == b"1",
         reason=fields.get(b"reason", b"").decode(),
         dropped_ms=int(dropped) if dropped else None,
-        counted_for=_counted_for(events, first),
+        counted_for=_entity(events[first]) if first in events else "",
     )
 
 
@@ -735,11 +744,9 @@ def _events(fields: Mapping[bytes, bytes]) -> dict[bytes, Event]:
     }
 
 
-def _counted_for(events: Mapping[bytes, Event], first: bytes) -> str:
-    """Among whose calls the session is counted, unless an owner is written beside it."""
-    said = [events[first]] if first in events else events.values()
-    entities = (event.assistant_id or event.connection_id for event in said)
-    return next(filter(None, entities), "")
+def _entity(event: Event) -> str:
+    """Among whose calls it is counted, unless an owner stands beside it."""
+    return event.assistant_id or event.connection_id or ""
 
 
 def _counted(scheduling: Scheduling) -> tuple[str, ...]:
@@ -749,7 +756,9 @@ def _counted(scheduling: Scheduling) -> tuple[str, ...]:
     if seconds is None and event.start_ms is not None:
         seconds = (event.at_ms - event.start_ms) // 1000
     return (
-        *_whither(scheduling.destination, event.to_country),
+        *_whither(
+            scheduling.destination, event.to_country, is_dialled=event.direction != "inbound"
+        ),
         "1" if seconds is not None and seconds <= SHORT_SECONDS else "",
         event.connection_id or "",
         event.assistant_id or "",

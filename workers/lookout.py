@@ -13,8 +13,9 @@ from typing import Any, Final, TypeAlias, cast
 from redis.asyncio import Redis
 
 from service import keys
-from service.counting import CALLS, DAYS_KEPT, LATE_MS, SHAPES, taker_in
+from service.counting import CALLS, DAYS_KEPT, LATE_MS, SHAPES
 from service.logs import get_logger
+from service.owning import taker_in
 from service.records import Notice
 from service.store import Store
 from workers.detection.finding import Finding
@@ -74,7 +75,7 @@ class Lookout:
         velocity = self._velocity
         known = {key: set(series.bursts.items()) for key, series in velocity.series.items()}
         found, mutes = velocity.look(now_ms), await self.mutes()
-        takers = await self._takers() if found and mutes else NOBODY
+        takers = await self._takers(now_ms) if found and mutes else NOBODY
         told = self._unmuted(found, mutes, takers, now_ms)
         for finding in told:
             await self._tell(finding, now_ms)
@@ -217,11 +218,17 @@ class Lookout:
                     if minute > now - MINUTES_KEPT:
                         series_or_none.minutes[minute] = calls
 
-    async def _takers(self) -> dict[str, str]:
-        """By connection, who takes its calls."""
+    async def _takers(self, now_ms: int) -> dict[str, str]:
+        """By connection, who takes its calls; "" for one of several."""
         # redis-py types one method for its blocking and its asyncio client at once.
         found = await cast("Any", self.redis.hgetall(keys.CALLS_TAKERS))
-        return {name.decode(errors="replace"): taker_in(noted) for name, noted in found.items()}
+        takers = {}
+        for name, noted in found.items():
+            connection = name.decode(errors="replace")
+            taker = taker_in(noted, connection, now_ms)
+            if taker is not None:
+                takers[connection] = taker
+        return takers
 
     async def _episodes(self) -> dict[Key, Episode]:
         # redis-py types one method for its blocking and its asyncio client at once.

@@ -41,7 +41,7 @@ async def _six_an_hour(redis: Redis, connection_id: str) -> None:
             pipe.hset(f"{keys.CALLS_DAY}{hour // 24}:{name}", mapping=mapping)
         for minute, name in product(range(this_minute - 300, this_minute - 10, 10), names):
             pipe.hset(f"{keys.CALLS_MINUTE}{minute}", name, "1")
-        pipe.hset(keys.CALLS_TAKERS, connection_id, f"0 {connection_id}")
+        pipe.hset(keys.CALLS_TAKERS, connection_id, f"0 {now_ms()} {connection_id}")
         await pipe.execute()
 
 

@@ -11,7 +11,6 @@ from redis.exceptions import ResponseError
 
 from service import keys
 from service.counting import (
-    ALONE_MS,
     LATE_MS,
     MOST_PLACES,
     MOST_SERIES,
@@ -22,6 +21,7 @@ from service.counting import (
 from service.dialled import destination
 from service.events import LISTED, Begun, Scheduling
 from service.keys import FAMILIES
+from service.owning import ALONE_MS, KNOWN_MS
 from service.queue import session_line
 from service.records import Alert, Call, Conclusion, Severity, Spend, State, Verdict, Watch
 from service.store import Concluded, Store
@@ -29,7 +29,8 @@ from tests.samples import END_MS, scheduling
 
 pytestmark = pytest.mark.anyio
 
-HOUR = END_MS // 3_600_000
+HOUR_MS = 3_600_000
+HOUR = END_MS // HOUR_MS
 DAY = HOUR // 24
 BEGUN_MS = END_MS - 120_000
 RETENTION_MS = 40 * 86_400_000
@@ -50,12 +51,16 @@ async def record(redis: Redis, *events: Scheduling, now_ms: int = END_MS) -> Non
 
 async def of_day(redis: Redis, series: str, day: int = DAY) -> dict[str, int]:
     found = await cast("Any", redis.hgetall(f"{keys.CALLS_DAY}{day}:{series}"))
-    return {name.decode(): int(value) for name, value in found.items()}
+    return _counts(found)
 
 
 async def of_minute(redis: Redis, at_ms: int = END_MS) -> dict[str, int]:
-    found = await cast("Any", redis.hgetall(f"{keys.CALLS_MINUTE}{at_ms // 60_000}"))
-    return {name.decode(): int(value) for name, value in found.items()}
+    return _counts(await cast("Any", redis.hgetall(f"{keys.CALLS_MINUTE}{at_ms // 60_000}")))
+
+
+def _counts(found: dict[bytes, bytes]) -> dict[str, int]:
+    """Without those of which all was taken back."""
+    return {name.decode(): int(value) for name, value in found.items() if value != b"0"}
 
 
 async def test_a_session_counts_once(redis: Redis) -> None:
@@ -77,7 +82,8 @@ async def test_a_cost_without_an_end_is_no_call_yet(redis: Redis) -> None:
 def begun(session_id: str, *, to: str = "", at_ms: int = BEGUN_MS, **fields: Any) -> Begun:
     """A call by connection C."""
     there = destination(to, b"secret")
-    fields = {"connection_id": "C", "to_country": None, **fields}
+    fields = {"connection_id": "C", "to_country": None, "is_dialled": True, **fields}
+    fields = {"leg_id": f"{fields['is_dialled']} {to}", **fields}
     return Begun(session_id, "call.initiated", at_ms, destination=there, **fields)
 
 
@@ -88,7 +94,8 @@ async def begin(redis: Redis, *calls: Begun, now_ms: int = BEGUN_MS) -> list[boo
 
 async def taken(redis: Redis, connection: str, taker: str, *, since_ms: int = 0) -> None:
     """That one takes the connection's calls is known."""
-    await cast("Any", redis.hset(keys.CALLS_TAKERS, connection, f"{since_ms} {taker}"))
+    noted = f"{since_ms} {BEGUN_MS - 1000} {taker}"
+    await cast("Any", redis.hset(keys.CALLS_TAKERS, connection, noted))
 
 
 async def shared(redis: Redis) -> None:
@@ -96,9 +103,11 @@ async def shared(redis: Redis) -> None:
     await taken(redis, "C", "A", since_ms=BEGUN_MS - ALONE_MS // 2)
 
 
-async def taker_of(redis: Redis, connection: str) -> str:
+async def taker_of(redis: Redis, connection: str) -> tuple[int, str]:
+    """Since when, and who."""
     found = await cast("Any", redis.hget(keys.CALLS_TAKERS, connection))
-    return str(found.decode())
+    since, _, taker = found.decode().split(" ", 2)
+    return int(since), taker
 
 
 def by(connection: str, assistant: str | None = None, **fields: Any) -> dict[str, Any]:
@@ -119,9 +128,10 @@ async def test_a_call_counts_when_it_begins(redis: Redis) -> None:
 
 async def test_who_takes_a_connections_calls_is_learned_from_their_ends(redis: Redis) -> None:
     """Nobody, then an assistant; that some end without naming it changes nothing."""
-    for number, (assistant, taker) in enumerate([(None, "C"), ("A", "A"), (None, "A"), ("A", "A")]):
+    noted = [(None, (END_MS, "C")), ("A", (0, "A")), (None, (0, "A")), ("A", (0, "A"))]
+    for number, (assistant, taker) in enumerate(noted):
         await record(redis, ended(str(number), **by("C", assistant)))
-        assert await taker_of(redis, "C") == f"0 {taker}"
+        assert await taker_of(redis, "C") == taker
     await begin(redis, begun("next"))
     assert await of_minute(redis, BEGUN_MS) == {"velocity|account": 1, "velocity|A": 1}
 
@@ -132,7 +142,7 @@ async def test_a_connection_of_several_assistants_is_nobodys(redis: Redis) -> No
     await record(
         redis, ended("b", **by("C", "B")), ended("c", **by("C")), ended("d", **by("C", "B"))
     )
-    assert await taker_of(redis, "C") == f"{END_MS} B"
+    assert await taker_of(redis, "C") == (END_MS, "B")
     assert await redis.pttl(keys.CALLS_TAKERS) > 0
     await begin(redis, begun("e", at_ms=END_MS + ALONE_MS - 1), now_ms=END_MS + ALONE_MS)
     assert (await of_minute(redis, END_MS + ALONE_MS - 1)).keys() == {"velocity|account"}
@@ -179,28 +189,109 @@ async def test_a_call_of_a_shared_connection_is_the_assistants_that_an_event_nam
 
 
 @pytest.mark.parametrize("is_heard", [False, True])
-async def test_a_call_that_no_event_names_an_assistant_of_is_its_connections_in_the_end(
+async def test_a_call_of_a_shared_connection_is_its_own_as_long_as_no_event_names_another(
     redis: Redis, is_heard: bool
 ) -> None:
-    """Of a shared connection; once, and with its money."""
+    """With all that it has: minute, shape, money; once it is judged it stays so."""
     await shared(redis)
-    if is_heard:
-        await begin(redis, begun("a"))
-    await record(redis, ended("a", **by("C")))
-    assert await of_day(redis, "velocity|C") == {}
-    for _ in range(2):
-        await _conclude(redis, Decimal("3.5"))
+    number = "+37120000149"
+    for id in "ab":
+        if is_heard:
+            await begin(redis, begun(id, to=number))
+        await record(redis, ended(id, to=number, **by("C", duration_seconds=8)))
+    expected = {"velocity|C": 2, f"{SHORT_CALLS}|C": 2, f"{ONE_NUMBER}|C": 1}
+    counts = await of_minute(redis)
+    assert {name: counts[name] for name in expected} == expected
+    await _conclude(redis, Decimal("3.5"), state=State.OPEN)
+    await record(redis, ended("a", "2", to=number, **by("C", "B")))
+    await _conclude(redis, Decimal("3.5"))
+    assert (await of_minute(redis))["velocity|B"] == 1, "not judged yet"
+    for late in "23":
+        await _conclude(redis, Decimal("3.5"), session_id="b")
         paid = {f"c{HOUR}": 1, f"k{HOUR}": 1, f"u{HOUR}": 3_500_000, f"q{HOUR}": 35_000**2}
         assert await of_day(redis, "velocity|C") == paid
-        await record(redis, ended("a", "2", **by("C", "B")))
-    assert await of_day(redis, "velocity|B") == {}
+        await record(redis, ended("b", late, **by("C", "B")))
+    assert (await of_day(redis, "velocity|B"))[f"c{HOUR}"] == 1
+
+
+async def test_an_assistant_that_is_named_before_any_end_owns_the_call(redis: Redis) -> None:
+    """An analysis may come first; the end that follows names the connection."""
+    await shared(redis)
+    early = scheduling("a", "0", kind="call.analyzed", ends=False, **by("C", "B"))
+    await record(redis, early, ended("a", **by("C")))
+    await _conclude(redis, Decimal("3.5"))
+    paid = {f"c{HOUR}": 1, f"k{HOUR}": 1, f"u{HOUR}": 3_500_000, f"q{HOUR}": 35_000**2}
+    assert await of_day(redis, "velocity|B") == paid
+    assert await of_day(redis, "velocity|C") == {}
+
+
+@pytest.mark.parametrize("order", [("1", "2"), ("2", "1")])
+async def test_who_was_presumed_wrongly_loses_the_call(
+    redis: Redis, order: tuple[str, str]
+) -> None:
+    """Assistant A was replaced while the call went on: what it counted moves to the other."""
+    await taken(redis, "C", "A")
+    number = "+37120000149"
+    by_key = {"1": by("C", duration_seconds=8), "2": by("C", "B", duration_seconds=8)}
+    await begin(redis, *(begun(id, to=number) for id in "ab"))
+    for id in "ab":
+        await record(redis, *(ended(id, key, to=number, **by_key[key]) for key in order))
+    assert await of_minute(redis) == {f"{SHORT_CALLS}|B": 2}
+    begun_then = {"velocity|account": 2, "velocity|+37120": 2, "velocity|B": 2}
+    assert await of_minute(redis, BEGUN_MS) == begun_then | {f"{ONE_NUMBER}|B": 1}
+    assert await of_day(redis, "velocity|A") == {}
+    assert (await of_day(redis, f"{SHORT_CALLS}|B"))[f"c{HOUR}"] == 2
+
+
+async def test_a_call_that_names_nobody_at_all_is_the_assistants_that_comes_later(
+    redis: Redis,
+) -> None:
+    """Neither connection nor assistant in its first end."""
+    await record(redis, ended("a", assistant_id=None, connection_id=None))
+    await record(redis, ended("a", "2", **by("C", "B")))
+    assert await of_minute(redis) == {"velocity|account": 1, "velocity|B": 1}
+
+
+async def test_one_call_of_an_assistant_does_not_make_a_connection_its_own(redis: Redis) -> None:
+    """A connection of plain calls goes on counting for itself."""
+    await taken(redis, "C", "C")
+    await record(redis, ended("a", **by("C", "A")))
+    for later_ms in (60_000, ALONE_MS - 60_000, KNOWN_MS + 60_000):
+        now_ms = END_MS + later_ms
+        name = str(later_ms)
+        await record(redis, ended(name, at_ms=now_ms, **by("C")), now_ms=now_ms)
+        assert (await of_minute(redis, now_ms))["velocity|C"] == 1
+
+
+async def test_who_takes_calls_is_known_as_long_as_they_come(redis: Redis) -> None:
+    """An assistant that takes them for longer than they are remembered without any."""
+    await taken(redis, "C", "A")
+    await redis.pexpire(keys.CALLS_TAKERS, 5000)
+    await record(redis, ended("a", **by("C", "A")))
+    assert await redis.pttl(keys.CALLS_TAKERS) > 5000
+    late_ms = END_MS + KNOWN_MS - 60_000
+    await begin(redis, begun("b", at_ms=late_ms), now_ms=late_ms)
+    assert (await of_minute(redis, late_ms))["velocity|A"] == 1
+    gone_ms = END_MS + KNOWN_MS + 60_000
+    await begin(redis, begun("c", at_ms=gone_ms), now_ms=gone_ms)
+    assert await of_minute(redis, gone_ms) == {"velocity|account": 1}
+
+
+async def test_an_event_is_kept_where_it_cannot_be_counted(redis: Redis) -> None:
+    """It is put to work all the same, and Telnyx sends it again."""
+    key = f"{keys.CALLS_DAY}{DAY}:velocity|account"
+    await cast("Any", redis.hset(key, f"c{HOUR}", "junk"))
+    with pytest.raises(ResponseError):
+        await record(redis, ended("a"))
+    assert await redis.zscore(keys.ENDED, "a") == END_MS
+    assert await Store(redis, retention_ms=RETENTION_MS).session("a") is not None
 
 
 async def test_who_took_calls_long_ago_says_nothing_of_the_next(redis: Redis) -> None:
     """A search finds the calls of an assistant that was replaced."""
     await taken(redis, "C", "B")
     await record(redis, ended("a", **by("C", "A")), now_ms=END_MS + 20 * 86_400_000)
-    assert await taker_of(redis, "C") == "0 B"
+    assert await taker_of(redis, "C") == (0, "B")
 
 
 async def test_a_place_counts_once_for_a_call_whoever_hears_of_it(redis: Redis) -> None:
@@ -236,10 +327,10 @@ async def test_where_the_end_tells_for_whom_a_call_counts_it_counts_then(
 
 async def test_that_a_call_was_short_counts_at_its_end(redis: Redis) -> None:
     """For whom it has counted."""
-    await taken(redis, "C", "C")
+    await taken(redis, "C", "A")
     await begin(redis, begun("a"), begun("b"))
-    await record(redis, ended("a", **by("C", "A", duration_seconds=8)), ended("b", **by("C")))
-    assert await of_minute(redis) == {f"{SHORT_CALLS}|C": 1}
+    await record(redis, ended("a", **by("C", duration_seconds=8)), ended("b", **by("C")))
+    assert await of_minute(redis) == {f"{SHORT_CALLS}|A": 1}
 
 
 async def test_where_a_call_is_passed_on_counts_once_it_is(redis: Redis) -> None:
@@ -300,6 +391,9 @@ async def test_a_place_that_is_dialled_after_a_call_was_paid_counts_without_mone
     await _conclude(redis, Decimal("4.5"))
     assert await of_day(redis, "velocity|LV") == {f"c{HOUR}": 1}
     assert (await of_day(redis, "velocity|A"))[f"u{HOUR}"] == 4_500_000
+    again = [replace(late, leg_id=str(number)) for number in range(4)]
+    assert await begin(redis, *again, now_ms=END_MS) == [True] * 4
+    assert await of_day(redis, f"{ONE_NUMBER}|A") == {f"c{HOUR}": 1}, "once in each series"
 
 
 async def test_a_leg_of_the_next_day_counts_without_money(redis: Redis) -> None:
@@ -315,6 +409,23 @@ async def test_a_leg_of_the_next_day_counts_without_money(redis: Redis) -> None:
     await _conclude(redis, Decimal("3.5"))
     assert await of_day(redis, "velocity|LV") == {f"c{HOUR}": 1}
     assert await of_day(redis, "velocity|LV", DAY - 1) == {f"c{HOUR - HOUR % 24 - 1}": 1}
+
+
+async def test_what_is_said_to_have_come_in_has_no_shape(redis: Redis) -> None:
+    """The end of a TeXML call says it; an answer that names no direction says as little."""
+    own: dict[str, Any] = {"to": "+15551234567"}
+    await record(redis, *(ended(id, direction="inbound", **own) for id in "abc"))
+    assert await of_minute(redis) == {"velocity|account": 3, "velocity|+15551": 3, "velocity|A": 3}
+
+
+async def test_an_answer_is_no_leg_more(redis: Redis) -> None:
+    """It tells of one that was heard beginning, whichever web process hears of it."""
+    await taken(redis, "C", "A")
+    for id in "abc":
+        first = begun(id, to="+37120000149", leg_id="leg")
+        answered = replace(first, destination=destination("+37120000149", b"another"))
+        assert await begin(redis, first, answered) == [True, False]
+    assert (await of_minute(redis, BEGUN_MS))[f"{ONE_NUMBER}|A"] == 2
 
 
 async def test_what_came_in_has_no_shape_whoever_names_its_assistant(redis: Redis) -> None:
@@ -349,7 +460,11 @@ async def test_a_beginning_alone_is_no_session(redis: Redis) -> None:
     await begin(redis, begun("a", to="+37120000149"))
     assert await Store(redis, retention_ms=RETENTION_MS).session("a") is None
     assert await redis.exists(keys.SESSIONS, keys.ENDED, keys.DUE) == 0
-    assert 0 < await redis.pttl(keys.begun_key("a")) <= 86_400_000
+    assert 4 * HOUR_MS < await redis.pttl(keys.begun_key("a")) <= 24 * HOUR_MS
+    await record(redis, ended("a", **by("C")))
+    assert 0 < await redis.pttl(keys.begun_key("a")) <= 4 * HOUR_MS
+    await begin(redis, begun("a", to="+37120000150"))
+    assert await redis.pttl(keys.begun_key("a")) <= 4 * HOUR_MS
 
 
 async def test_money_of_a_call_counted_when_it_began_is_where_it_ended(redis: Redis) -> None:
@@ -358,7 +473,7 @@ async def test_money_of_a_call_counted_when_it_began_is_where_it_ended(redis: Re
     before_ms = END_MS - 3_600_000
     calls = [begun(id, to="+37120000149", to_country="LV", at_ms=before_ms) for id in "ab"]
     await begin(redis, *calls, now_ms=before_ms)
-    await record(redis, ended("a"), ended("b"))
+    await record(redis, ended("a", **by("C")), ended("b", **by("C")))
     for id in "ab":
         await _conclude(redis, Decimal("3.5"), session_id=id)
     paid = {f"k{HOUR}": 2, f"u{HOUR}": 7_000_000, f"q{HOUR}": 2 * 35_000**2}
@@ -460,6 +575,7 @@ async def _conclude(
     session_id: str = "a",
     currency: str = "USD",
     told: bool = False,
+    state: State = State.VERDICT,
 ) -> None:
     """The session comes to its verdict, where the policy is in USD."""
     store = Store(redis, retention_ms=RETENTION_MS)
@@ -472,9 +588,9 @@ async def _conclude(
     assert session
     verdict = Verdict(at_ms=END_MS, total=total, currency=currency)
     final = Conclusion(
-        State.VERDICT,
+        state,
         Watch(end_ms=END_MS),
-        None,
+        None if state is State.VERDICT else END_MS,
         "",
         answered=True,
         verdict=verdict,
@@ -514,11 +630,12 @@ async def test_money_goes_to_each_series_that_counted_the_call(redis: Redis) -> 
 
 
 async def test_money_stays_where_the_call_was_counted(redis: Redis) -> None:
-    """A hangup names the connection; its assistant, and a later leg's hour, come after that."""
-    hangup = ended("a", assistant_id=None, connection_id="C")
-    await record(redis, hangup)
+    """A later leg's hour changes nothing, nor does an assistant named once the call is judged."""
+    await record(redis, ended("a", **by("C")))
     later_ms = END_MS + 3_600_000
-    await record(redis, ended("a", "2", at_ms=END_MS - 5), ended("a", "3", at_ms=later_ms))
+    await record(redis, ended("a", "2", at_ms=later_ms, **by("C")))
+    await _conclude(redis, Decimal("0.25"))
+    await record(redis, ended("a", "3", at_ms=later_ms, **by("C", "A")))
     await _conclude(redis, Decimal("0.25"))
     expected = {f"c{HOUR}": 1, f"k{HOUR}": 1, f"u{HOUR}": 250_000, f"q{HOUR}": 2500**2}
     for series in ("velocity|account", "velocity|C"):

@@ -200,7 +200,7 @@ def test_a_call_that_begins_is_read_for_its_count(kind: str) -> None:
     assert (begun.connection_id, begun.to_country) == (PAYLOAD["connection_id"], "US")
     assert begun.at_ms == read_time_ms(PAYLOAD["start_time"])
     assert begun.destination == destination(PAYLOAD["to"], b"")
-    assert begun.is_dialled
+    assert begun.leg_id == PAYLOAD["call_leg_id"]
 
 
 @pytest.mark.parametrize("status", ["queued", "initiated", "ringing", "answered", "in-progress"])
@@ -213,15 +213,15 @@ def test_a_texml_call_that_goes_on_is_read_for_its_count(status: str) -> None:
 
 
 @pytest.mark.parametrize("direction", ["incoming", "inbound", "outgoing", None])
-def test_where_a_call_comes_in_nobody_dialled(direction: str | None) -> None:
-    """A beginning is the only event that says it."""
+def test_only_what_is_said_to_go_out_was_dialled(direction: str | None) -> None:
+    """An answer does not say it."""
     begun = read(envelope("call.initiated", PAYLOAD | {"direction": direction}))
     assert isinstance(begun, Begun)
-    assert begun.is_dialled == (direction not in {"incoming", "inbound"})
+    assert begun.is_dialled == (direction == "outgoing")
     form = TEXML | {"CallStatus": "ringing"} | ({"Direction": direction} if direction else {})
     told = read(urlencode(form).encode(), FORM)
     assert isinstance(told, Begun)
-    assert direction is None or told.is_dialled == begun.is_dialled
+    assert told.is_dialled == (direction == "outgoing")
 
 
 @pytest.mark.parametrize("missing", ["call_session_id", "connection_id"])

@@ -15,6 +15,7 @@ from service.counting import CALLS, DAYS_KEPT, SHAPES
 from service.destination import country_of
 from service.dialled import destination
 from service.events import Begun
+from service.owning import taker_in
 from service.records import Conclusion, Spend, State, Watch
 from service.store import Store
 from tests.samples import scheduling
@@ -149,7 +150,9 @@ async def test_calls_that_are_heard_beginning_are_valued_likewise(redis: Redis) 
         taken_by = random.choice(takers[connection])
         to, country = destination(called, b"secret"), country_of(called)
         cost = Decimal(random.randrange(0, 9_000_000)) / 1000
-        begun = Begun(f"s{number}", "call.initiated", began_ms, connection, country, to)
+        begun = Begun(
+            f"s{number}", "call.initiated", began_ms, connection, country, to, f"leg{number}", True
+        )
         await store.begin(begun, now_ms=began_ms)
         call = scheduling(
             f"s{number}",
@@ -223,10 +226,42 @@ async def test_what_is_planned_is_not_told(counted: Redis) -> None:
     assert await told(counted) == []
 
 
+async def test_calls_that_no_event_names_an_assistant_of_have_not_fallen_away(
+    redis: Redis,
+) -> None:
+    """Two assistants share connection C, and some of its calls nobody takes: they count for it."""
+    store = Store(redis, retention_ms=DAYS_KEPT * DAY_MS)
+    for number in range(6 * 24 * 6):
+        end_ms = NOW_MS - (6 * 24 * 6 - number) * 10 * MINUTE_MS
+        fields: dict[str, Any] = {"connection_id": "C", "at_ms": end_ms}
+        for name, assistant in (("plain", None), ("taken", "AB"[number % 2])):
+            call = scheduling(f"{name}{number}", assistant_id=assistant, **fields)
+            await store.record(call, now_ms=end_ms)
+        await _conclude(store, redis, f"plain{number}", Decimal("0.01"))
+    assert [found.text for found in await lookout_of(redis).look(now_ms=NOW_MS)] == []
+
+
+@pytest.mark.parametrize(
+    ("noted", "taker"),
+    [
+        (f"0 {NOW_MS} A", "A"),
+        (f"{NOW_MS - DAY_MS} {NOW_MS} A b", "A b"),
+        (f"{NOW_MS - DAY_MS + 1} {NOW_MS} A", ""),
+        (f"{NOW_MS} {NOW_MS} C", "C"),
+        (f"0 {NOW_MS - 5 * DAY_MS} A", None),
+        ("A", None),
+        ("", None),
+    ],
+)
+def test_who_takes_a_connections_calls_is_read(noted: str, taker: str | None) -> None:
+    """As the script reads it; what an older version wrote is not known."""
+    assert taker_in(noted.encode(), "C", NOW_MS) == taker
+
+
 async def test_a_planned_connection_is_planned_for_who_takes_its_calls(counted: Redis) -> None:
     """Whoever mutes by the connection does not know for whom its calls count."""
     await surge(counted)
-    await cast("Any", counted.hset(keys.CALLS_TAKERS, "C", "0 A"))
+    await cast("Any", counted.hset(keys.CALLS_TAKERS, "C", f"0 {NOW_MS} A"))
     quiet = lookout_of(counted, Mute("C", NOW_MS - HOUR_MS, NOW_MS + HOUR_MS, "ada"))
     assert await quiet.look(now_ms=NOW_MS) == []
 

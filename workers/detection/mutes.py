@@ -47,8 +47,9 @@ def mute_of_finding(
 ) -> Mute | None:
     """What mutes a finding: some of the time that it is about was planned.
 
-    `takers` says by connection who takes its calls. A mute of an assistant is one of these
-    connections, and one of each connection whose calls it takes is one of the assistant.
+    `takers` says by connection who takes its calls, "" for one of several. A mute of an assistant
+    is one of the connections whose calls it alone takes, and one of all these is one of it, where
+    none is left by which it may have others.
     """
     if finding.kind in _NEVER_MUTED:
         return None
@@ -56,7 +57,7 @@ def mute_of_finding(
     fitting = [m for m in meanwhile if m.covers((finding.cohort, takers.get(finding.cohort)))]
     connections = {connection for connection, taker in takers.items() if taker == finding.cohort}
     theirs = [mute for mute in meanwhile if mute.cohort in connections]
-    if connections == {mute.cohort for mute in theirs}:
+    if "" not in takers.values() and connections == {mute.cohort for mute in theirs}:
         fitting += theirs
     return _longest(fitting)
 

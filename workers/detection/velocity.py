@@ -15,7 +15,6 @@ from typing import Final, NamedTuple, TypeAlias
 
 from service.counting import (
     ACCOUNT,
-    ALONE_MS,
     CALLS,
     ONE_NUMBER,
     ONE_PREFIX,
@@ -24,6 +23,7 @@ from service.counting import (
     SHORT_SECONDS,
     counted_cost,
 )
+from service.owning import ALONE_MS, KNOWN_MS
 from workers.detection.finding import Finding
 from workers.detection.series import Breach, Series, drop, may_drop, overspent, paid, spend, surge
 from workers.detection.usual import History
@@ -177,8 +177,8 @@ class Velocity:
         self.episodes: dict[Key, Episode] = {}
         self._found: dict[tuple[str, str], _Keyed] = {}
         """Those of the series that calls to the same places belong to."""
-        self._takers: dict[str, tuple[str, int]] = {}
-        """By connection, who takes its calls, and since when, if that was after another."""
+        self._takers: dict[str, tuple[int, int, str]] = {}
+        """By connection, since when, when last, and who takes its calls."""
         self._numbers: dict[tuple[str, str], int] = {}
         self._numbers_hour = 0
         self._quarter = 0
@@ -253,18 +253,35 @@ class Velocity:
         return found
 
     def _owner(self, passed: Passed, now_ms: int) -> str:
-        """For whom a call counts as it begins, by who took those before it."""
-        if not passed.connection:
+        """For whom a call counts as it begins; "" where its end is to tell.
+
+        It is presumed by who took those before it. Where an event will name another, the call
+        moves to that one: it counts there at once, since it is known which it is.
+        """
+        if not passed.connection or passed.started_ms is None:
             return passed.entity
-        taker, since_ms = self._takers.get(passed.connection, ("", 0))
-        return taker if now_ms - since_ms >= ALONE_MS else ""
+        taker = self._taker(passed.connection, now_ms)
+        since_ms = self._takers[passed.connection][0] if taker else now_ms
+        if taker != passed.connection and now_ms - since_ms < ALONE_MS:
+            return ""
+        return passed.entity if passed.entity != passed.connection else taker
+
+    def _taker(self, connection: str, at_ms: int) -> str:
+        """Who takes its calls, as far as that is known."""
+        _, last_ms, taker = self._takers.get(connection, (0, 0, ""))
+        return taker if at_ms - last_ms <= KNOWN_MS else ""
 
     def _note_taker(self, passed: Passed) -> None:
-        connection, taker = passed.connection, passed.entity
-        known, _ = self._takers.get(connection, ("", 0))
-        if not known or taker not in {known, connection}:
-            is_after_another = known not in {"", connection}
-            self._takers[connection] = taker, passed.ended_ms if is_after_another else 0
+        """As `service.owning` does."""
+        connection, new, at_ms = passed.connection, passed.entity, passed.ended_ms
+        taker = self._taker(connection, at_ms)
+        if taker and taker != new == connection:
+            return
+        since_ms = self._takers[connection][0] if taker else 0
+        if taker != new:
+            is_first = not taker or (taker == connection and at_ms - since_ms < ALONE_MS)
+            since_ms = at_ms if new == connection or not is_first else 0
+        self._takers[connection] = since_ms, at_ms, new
 
     def _wholes(self, passed: Passed, hour: int) -> _Keyed:
         """The series of the account, and of the places that a call goes to."""

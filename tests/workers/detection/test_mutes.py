@@ -95,6 +95,10 @@ def test_a_call_is_muted_exactly_within_a_mute_of_its_own(
         (["assistant-1"], "7267", {"7267": "assistant-1"}, True),
         (["assistant-2"], "7267", {"7267": "assistant-1"}, False),
         (["7267"], "account", {"7267": "assistant-1"}, False),
+        (["7267"], "assistant-1", {"7267": ""}, False),
+        (["7267"], "assistant-1", {"7267": "assistant-1", "9": ""}, False),
+        (["assistant-1"], "7267", {"7267": ""}, False),
+        (["7267"], "7267", {"7267": "7267", "9": ""}, True),
     ],
 )
 def test_a_mute_is_of_the_same_calls_under_either_name(
