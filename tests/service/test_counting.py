@@ -277,6 +277,51 @@ async def test_who_takes_calls_is_known_as_long_as_they_come(redis: Redis) -> No
     assert await of_minute(redis, gone_ms) == {"velocity|account": 1}
 
 
+async def test_a_connection_that_nobody_takes_calls_of_is_alone_at_once(redis: Redis) -> None:
+    """There is nobody else whose they may be."""
+    await taken(redis, "C", "C", since_ms=BEGUN_MS - 1000)
+    await begin(redis, begun("a"))
+    assert (await of_minute(redis, BEGUN_MS))["velocity|C"] == 1
+
+
+async def test_any_event_that_names_an_assistant_tells_who_takes_calls(redis: Redis) -> None:
+    """Where no end does."""
+    await record(redis, scheduling("a", "0", kind="call.analyzed", ends=False, **by("C", "A")))
+    assert await taker_of(redis, "C") == (0, "A")
+
+
+async def test_who_was_presumed_rightly_counts_the_call_once(redis: Redis) -> None:
+    """Its number, too."""
+    await taken(redis, "C", "A")
+    to: dict[str, Any] = {"to": "+37120000149"}
+    await record(redis, ended("a", **to, **by("C")), ended("a", "2", **to, **by("C", "A")))
+    assert await of_minute(redis) == dict.fromkeys(
+        ("velocity|account", "velocity|+37120", "velocity|A"), 1
+    )
+
+
+async def test_the_shape_of_a_call_is_that_of_the_leg_that_was_dialled(redis: Redis) -> None:
+    """Whichever leg came first, and though its assistant is only named at the end."""
+    await shared(redis)
+    for id in "ab":
+        dialled = begun(id, to="+37120000149")
+        inbound = begun(id, to="+15551234567", is_dialled=False)
+        assert await begin(redis, dialled, inbound) == [True, True]
+        await record(redis, ended(id, to="+15551234567", **by("C", "B")))
+    assert await of_minute(redis) == {"velocity|B": 2, f"{ONE_NUMBER}|B": 1}
+
+
+async def test_a_call_that_moves_late_moves_in_its_hour_alone(redis: Redis) -> None:
+    """Its minute is not kept any more, and none is made that nobody would end."""
+    await shared(redis)
+    await record(redis, ended("a", **by("C")))
+    minute = f"{keys.CALLS_MINUTE}{END_MS // 60_000}"
+    await redis.delete(minute)
+    await record(redis, ended("a", "2", **by("C", "B")))
+    assert (await of_day(redis, "velocity|B"))[f"c{HOUR}"] == 1
+    assert await redis.exists(minute) == 0
+
+
 async def test_an_event_is_kept_where_it_cannot_be_counted(redis: Redis) -> None:
     """It is put to work all the same, and Telnyx sends it again."""
     key = f"{keys.CALLS_DAY}{DAY}:velocity|account"

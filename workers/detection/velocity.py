@@ -258,7 +258,7 @@ class Velocity:
         It is presumed by who took those before it. Where an event will name another, the call
         moves to that one: it counts there at once, since it is known which it is.
         """
-        if not passed.connection or passed.started_ms is None:
+        if not passed.connection:
             return passed.entity
         taker = self._taker(passed.connection, now_ms)
         since_ms = self._takers[passed.connection][0] if taker else now_ms

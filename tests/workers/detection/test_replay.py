@@ -94,13 +94,14 @@ def paid_ms(call: Passed) -> int:
 
 
 def test_a_connections_calls_count_for_the_assistant_that_takes_them() -> None:
-    """From the second on as they begin; for a day after a change, as they end."""
+    """As they begin, from the second on; as they end for a day after a change, and after silence."""
     velocity = Velocity()
     replay = Replay(velocity)
     takers = ["assistant-1", "assistant-1", "C", "assistant-1", "assistant-2", "assistant-2"]
     for number, taker in enumerate(takers):
         replay.add(passed(DAY + 2 * number * HOUR_MS + HOUR_MS, 1800, taker))
-    replay.add(passed(DAY + 34 * HOUR_MS, 1800, "assistant-2"))
+    for hours in (34, 34 + 5 * 24):
+        replay.add(passed(DAY + hours * HOUR_MS, 1800, "assistant-2"))
     replay.finish()
     first = DAY // HOUR_MS
     # Its first call counts at its end; that of the other moves to it, from whom it was presumed.
@@ -108,7 +109,7 @@ def test_a_connections_calls_count_for_the_assistant_that_takes_them() -> None:
         (first + 1, first + 2, first + 4, first + 6), 1
     )
     assert counts(velocity, cohort="assistant-2") == dict.fromkeys(
-        (first + 8, first + 11, first + 33), 1
+        (first + 8, first + 11, first + 33, first + 34 + 5 * 24), 1
     )
     assert counts(velocity, cohort="C") == {}
 
