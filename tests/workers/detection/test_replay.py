@@ -94,7 +94,7 @@ def paid_ms(call: Passed) -> int:
 
 
 def test_a_connections_calls_count_for_the_assistant_that_takes_them() -> None:
-    """As they begin, from the second on; as they end for a day after a change, and after silence."""
+    """From the second on as they begin; after a change, or days without any, as they end."""
     velocity = Velocity()
     replay = Replay(velocity)
     takers = ["assistant-1", "assistant-1", "C", "assistant-1", "assistant-2", "assistant-2"]
