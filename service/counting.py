@@ -47,7 +47,8 @@ _MOST_COST: Final = Decimal(5000)
 # Where a session was counted: "{hour} {event} DE v s". The event is the one by which it was,
 # and says whose call it is unless that stands beside it; then come the places, and a letter for
 # each series of its owner. That it counts for the account goes without saying. Of a call that was
-# counted when it began there was no event yet: "-". What comes after a "/" has no money of it.
+# counted when it began there was no event yet: "-". What has no money of it is marked, "-LV".
+# What was counted at another moment than the call says so, "s@{hour}:{minute}"; its money is there.
 COUNT: Final = f"""
 local letters = {{['{CALLS}'] = 'v', ['{SHORT_CALLS}'] = 's',
                  ['{ONE_NUMBER}'] = 'n', ['{ONE_PREFIX}'] = 'p'}}
@@ -73,11 +74,11 @@ local function tally(kind, cohort, hour, minute, most)
   return true
 end
 -- What has no count any more stays as it is.
+local function less(key, field)
+  local now = tonumber(redis.call('HGET', key, field) or 0)
+  if now > 0 then redis.call('HINCRBY', key, field, -1) end
+end
 local function take_back(kind, cohort, hour, minute)
-  local function less(key, field)
-    local now = tonumber(redis.call('HGET', key, field) or 0)
-    if now > 0 then redis.call('HINCRBY', key, field, -1) end
-  end
   less(of_day(kind, cohort, hour), 'c' .. hour)
   if minute then less('{CALLS_MINUTE}' .. minute, kind .. '|' .. cohort) end
 end
@@ -101,21 +102,24 @@ local function hour_of(now, at)
   local minute = now - at <= {LATE_MS} and math.floor(at / 60000) or nil
   return math.floor(at / 3600000), minute
 end
-local function count_as(where, kind, owner, hour, minute)
-  if tally(kind, owner, hour, minute) then where[#where + 1] = letters[kind] end
+-- `apart`: at another moment than the call.
+local function count_as(where, kind, owner, hour, minute, apart)
+  if not tally(kind, owner, hour, minute) then return end
+  local moment = apart and '@' .. hour .. ':' .. (minute or '') or ''
+  where[#where + 1] = letters[kind] .. moment
 end
-local function count_shape(where, owner, hour, minute, number, block)
-  if number == '' or block == '' or not minute then return end
+local function count_shape(where, owner, hour, minute, number, block, apart)
+  if number == '' or not minute then return end
   local kind = shape(owner, number, block, hour)
-  if kind and not string.find(table.concat(where, ' '), ' ' .. letters[kind], 1, true) then
-    count_as(where, kind, owner, hour, minute)
+  if kind and not string.find(table.concat(where, ' '), ' %-?' .. letters[kind]) then
+    count_as(where, kind, owner, hour, minute, apart)
   end
 end
-local function count_owned(where, owner, hour, minute, number, block, short)
+local function count_owned(where, owner, hour, minute, number, block, short, apart)
   if owner == '' then return end
-  count_as(where, '{CALLS}', owner, hour, minute)
-  if short == '1' then count_as(where, '{SHORT_CALLS}', owner, hour, minute) end
-  count_shape(where, owner, hour, minute, number, block)
+  count_as(where, '{CALLS}', owner, hour, minute, apart)
+  if short == '1' then count_as(where, '{SHORT_CALLS}', owner, hour, minute, apart) end
+  count_shape(where, owner, hour, minute, number, block, apart)
 end
 local function count_places(where, places, hour, minute)
   for place in string.gmatch(places, '%S+') do
@@ -136,22 +140,19 @@ local function pay(key, entity, micros)
   if not counted or before == micros then return end
   redis.call('HSET', key, 'paid', micros)
   local old, new = tonumber(before or 0), tonumber(micros)
-  local hour, where = string.match(counted, '^(%d+) %S+([^/]*)')
-  local paid = {{of_day('{CALLS}', '{ACCOUNT}', hour)}}
-  for place in string.gmatch(where, ' (%u%u)') do
-    paid[#paid + 1] = of_day('{CALLS}', place, hour)
+  local hour, where = string.match(counted, '^(%d+) %S+(.*)$')
+  local function add(kind, cohort, at)
+    local series = of_day(kind, cohort, at)
+    if redis.call('EXISTS', series) == 0 then return end
+    redis.call('HINCRBY', series, 'u' .. at, string.format('%.0f', new - old))
+    redis.call('HINCRBY', series, 'q' .. at, string.format('%.0f', square(new) - square(old)))
+    if not before then redis.call('HINCRBY', series, 'k' .. at, 1) end
   end
+  add('{CALLS}', '{ACCOUNT}', hour)
+  for place in string.gmatch(where, ' (%u%u)') do add('{CALLS}', place, hour) end
   for kind, letter in pairs(letters) do
-    if string.find(where, ' ' .. letter, 1, true) then
-      paid[#paid + 1] = of_day(kind, entity, hour)
-    end
-  end
-  for _, series in ipairs(paid) do
-    if redis.call('EXISTS', series) == 1 then
-      redis.call('HINCRBY', series, 'u' .. hour, string.format('%.0f', new - old))
-      redis.call('HINCRBY', series, 'q' .. hour, string.format('%.0f', square(new) - square(old)))
-      if not before then redis.call('HINCRBY', series, 'k' .. hour, 1) end
-    end
+    local at = string.match(where, ' ' .. letter .. '@?(%d*)')
+    if at then add(kind, entity, at ~= '' and at or hour) end
   end
 end
 """

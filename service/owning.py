@@ -12,11 +12,11 @@ or not. Where a leg comes in says nothing of what is dialled, so it has no shape
 
 from typing import Final
 
-from service.counting import ACCOUNT, CALLS, KEPT_MS, SHORT_CALLS
-from service.keys import CALLS_MINUTE, CALLS_TAKERS
+from service.counting import ACCOUNT, CALLS, KEPT_MS, ONE_NUMBER, ONE_PREFIX, SHORT_CALLS
+from service.keys import CALLS_MINUTE, CALLS_NUMBERS, CALLS_TAKERS
 
 ALONE_MS: Final = 86_400_000
-"""So long after it took over from another is an assistant alone with a connection's calls."""
+"""An assistant that took a connection's calls for so long, and no other did, is alone with them."""
 KNOWN_MS: Final = 4 * ALONE_MS
 """So long after it took the last one it is not known any more who does: a long weekend."""
 _MOST_TAKERS: Final = 10_000
@@ -26,22 +26,20 @@ _LEGS_KEPT_MS: Final = 4 * 3_600_000
 """So long after the first end further legs may begin: Telnyx ends calls after that."""
 
 # Who takes a connection's calls: "{since} {last} {taker}". The taker is an assistant, or the
-# connection itself where nobody does; since when, and when it took the last. Of an assistant that
-# found nobody, or the connection known for less than a day, that is 0.
+# connection itself where nobody does; since when, and when it took the last.
 #
-# Where a session's owner is presumed, in `presumed`: "{hour} {minute} {end}", in which it was
-# counted for it, and the minute in which it was counted as short. There is no minute of what is no
-# part of what happens now.
+# Where a session's owner is presumed, in `presumed`: "{hour} {minute}" in which it was counted for
+# it. There is no minute of what is no part of what happens now.
 TAKERS: Final = f"""
 local function taker_of(at, connection)
   local noted = redis.call('HGET', '{CALLS_TAKERS}', connection) or ''
   local since, last, taker = string.match(noted, '^(%d+) (%d+) (.+)$')
-  if taker and at - last <= {KNOWN_MS} then return taker, tonumber(since) end
+  if taker and at - last <= {KNOWN_MS} then return taker, tonumber(since), tonumber(last) end
 end
 -- Who is presumed to take a call; nothing where it may be one of several, or is not known.
 local function lone_taker(at, connection)
-  local taker, since = taker_of(at, connection)
-  if taker and (taker == connection or at - since >= {ALONE_MS}) then return taker end
+  local taker, since, last = taker_of(at, connection)
+  if taker and (taker == connection or last - since >= {ALONE_MS}) then return taker end
 end
 -- What happened long ago does not tell who takes the next.
 local function note_taker(now, at, connection, assistant)
@@ -53,11 +51,7 @@ local function note_taker(now, at, connection, assistant)
   if taker and taker ~= new and assistant == '' then return end
   if redis.call('HEXISTS', '{CALLS_TAKERS}', connection) == 0
     and redis.call('HLEN', '{CALLS_TAKERS}') >= {_MOST_TAKERS} then return end
-  if taker ~= new then
-    local is_first = not taker or (taker == connection and at - since < {ALONE_MS})
-    since = (assistant == '' or not is_first) and at or 0
-  end
-  local noted = string.format('%.0f %.0f %s', since, at, new)
+  local noted = string.format('%.0f %.0f %s', taker == new and since or at, at, new)
   redis.call('HSET', '{CALLS_TAKERS}', connection, noted)
   redis.call('PEXPIRE', '{CALLS_TAKERS}', {KEPT_MS})
 end
@@ -84,14 +78,14 @@ end
 local function count_further(key, begun, places, number, block, hour, minute)
   local counted, owner, paid = unpack(redis.call('HMGET', key, 'counted', 'owner', 'paid'))
   if not counted then return 0 end
-  local where = {{counted}}
-  -- Money belongs to the day of the call, and to what was counted before it was paid.
+  local where, went = {{counted}}, {{}}
+  if owner ~= '' then count_shape(where, owner, hour, minute, number, block, true) end
+  -- Money belongs to what was counted before it was paid; that of places to the day of the call.
+  if paid and where[2] then where[2] = '-' .. where[2] end
   local is_that_day = math.floor(hour / 24) == math.floor(string.match(counted, '^%d+') / 24)
-  if (paid or not is_that_day) and not string.find(counted, '/', 1, true) then
-    where[2] = '/'
-  end
-  count_places(where, unseen(begun, places), hour, minute)
-  if owner ~= '' then count_shape(where, owner, hour, minute, number, block) end
+  local unpaid = (paid or not is_that_day) and '-' or ''
+  count_places(went, unseen(begun, places), hour, minute)
+  for _, place in ipairs(went) do where[#where + 1] = unpaid .. place end
   redis.call('HSET', key, 'counted', table.concat(where, ' '))
   return 1
 end
@@ -105,7 +99,7 @@ local function count_begun(session, begun, now, at, connection, leg, places, num
   local name = 'l' .. string.sub(redis.sha1hex(leg), 1, 8)
   if redis.call('HSETNX', begun, name, 1) == 0 then return 0 end
   redis.call('PEXPIRE', begun, has_ended and {_LEGS_KEPT_MS} or {_BEGUN_KEPT_MS})
-  if block ~= '' then redis.call('HSET', begun, 'number', number, 'block', block) end
+  if number ~= '' then redis.call('HSET', begun, 'number', number, 'block', block) end
   if is_first then
     count_first(begun, at, connection, places, number, block, hour, minute)
     return 1
@@ -116,46 +110,61 @@ end
 """Once for each session, before its first end, and then where its other legs go; after `TAKERS`."""
 
 MOVE: Final = f"""
--- Where a session is counted, once all that it counted for one counts for another.
-local function moved(counted, place, owner, new, number, block)
-  local hour, minute, end_minute = string.match(place, '^(%d+) (%d*) ?(%d*)$')
-  local end_hour = end_minute ~= '' and math.floor(end_minute / 60) or hour
-  -- Minutes are kept for some hours.
-  local function kept(of)
-    return redis.call('EXISTS', '{CALLS_MINUTE}' .. of) == 1 and of or nil
-  end
-  minute, end_minute = kept(minute), kept(end_minute)
-  local of_letter, is_short, others = {{}}, false, {{}}
-  for kind, letter in pairs(letters) do of_letter[letter] = kind end
-  local words = string.gmatch(counted, '%S+')
-  local where = {{words(), words()}}
-  for word in words do
-    local kind = of_letter[word]
-    if kind == '{SHORT_CALLS}' then
-      take_back(kind, owner, end_hour, end_minute)
-      is_short = true
-    elseif kind then
+local of_letter = {{}}
+for kind, letter in pairs(letters) do of_letter[letter] = kind end
+-- What a session has counted for its owner, taken back: by kind, when; and what is not its owner's.
+local function taken_back(counted, place, owner)
+  local found, others = {{}}, {{}}
+  for word in string.gmatch(counted, '%S+') do
+    local letter, hour, minute = string.match(word, '^%-?(%l)@?(%d*):?(%d*)$')
+    local kind = letter and of_letter[letter]
+    if kind then
+      local apart = hour ~= ''
+      if not apart then hour, minute = string.match(place, '^(%d+) (%d*)$') end
+      -- Minutes are kept for some hours.
+      if redis.call('EXISTS', '{CALLS_MINUTE}' .. minute) == 0 then minute = nil end
       take_back(kind, owner, hour, minute)
+      found[kind] = {{hour, minute, apart}}
     else
       others[#others + 1] = word
     end
   end
-  count_owned(where, new, hour, minute, number, block, '')
-  if is_short then count_as(where, '{SHORT_CALLS}', new, end_hour, end_minute) end
+  return found, others
+end
+-- Where a session is counted, once all that it counted for one counts for another.
+local function moved(counted, place, owner, new, number, block, short)
+  local found, others = taken_back(counted, place, owner)
+  local where = {{table.remove(others, 1), table.remove(others, 1)}}
+  local hour, minute = string.match(place, '^(%d+) (%d*)$')
+  local call = found['{CALLS}'] or {{hour, minute ~= '' and minute or nil, false}}
+  count_as(where, '{CALLS}', new, unpack(call, 1, 3))
+  local was_short = found['{SHORT_CALLS}'] or (owner == '' and short == '1' and call)
+  if was_short then count_as(where, '{SHORT_CALLS}', new, unpack(was_short, 1, 3)) end
+  local shaped, kind = found['{ONE_NUMBER}'], '{ONE_NUMBER}'
+  if not shaped then shaped, kind = found['{ONE_PREFIX}'], '{ONE_PREFIX}' end
+  if number ~= '' then
+    local of_hour, at = '{CALLS_NUMBERS}' .. hour, shaped or call
+    less(of_hour, owner .. '|' .. number)
+    less(of_hour, owner .. '|' .. block)
+    count_shape(where, new, at[1], at[2], number, block, at[3])
+  elseif shaped then
+    count_as(where, kind, new, unpack(shaped, 1, 3))
+  end
   for _, word in ipairs(others) do where[#where + 1] = word end
   return table.concat(where, ' ')
 end
 -- An event names the assistant of a call.
-local function name_owner(key, begun, number, block, assistant)
+local function name_owner(key, begun, number, block, short, assistant)
   local counted, place, owner = unpack(redis.call('HMGET', key, 'counted', 'presumed', 'owner'))
   if not place then return end
-  redis.call('HDEL', key, 'presumed')
-  if owner == assistant then return end
-  if redis.call('HEXISTS', begun, 'counted') == 1 then
-    number, block = unpack(redis.call('HMGET', begun, 'number', 'block'))
+  if owner ~= assistant then
+    if redis.call('HEXISTS', begun, 'counted') == 1 then
+      number, block = unpack(redis.call('HMGET', begun, 'number', 'block'))
+    end
+    counted = moved(counted, place, owner, assistant, number or '', block or '', short)
+    redis.call('HSET', key, 'counted', counted, 'owner', assistant)
   end
-  counted = moved(counted, place, owner, assistant, number or '', block or '')
-  redis.call('HSET', key, 'counted', counted, 'owner', assistant)
+  redis.call('HDEL', key, 'presumed')
 end
 """
 
@@ -168,18 +177,19 @@ local function take_over(begun, hour, minute, owner, assistant, short)
   redis.call('PEXPIRE', begun, {_LEGS_KEPT_MS})
   local begun_hour, rest = string.match(counted, '^(%d+)(.*)$')
   -- Its money belongs where it is spent; there is a day for it where the call was counted.
-  if math.floor(hour / 24) == math.floor(begun_hour / 24) then counted = hour .. rest end
+  local is_that_day = math.floor(hour / 24) == math.floor(begun_hour / 24)
+  if is_that_day then counted = hour .. rest end
   number, block = number or '', block or ''
   if known == '' then
     local where = {{counted}}
-    count_owned(where, owner, hour, minute, number, block, short)
+    count_owned(where, owner, hour, minute, number, block, short, not is_that_day)
     return table.concat(where, ' '), owner
   end
   if assistant ~= '' and known ~= assistant then
-    counted, known = moved(counted, place, known, assistant, number, block), assistant
+    counted, known = moved(counted, place, known, assistant, number, block, ''), assistant
   end
   local where = {{counted}}
-  if short == '1' then count_as(where, '{SHORT_CALLS}', known, hour, minute) end
+  if short == '1' then count_as(where, '{SHORT_CALLS}', known, hour, minute, true) end
   return table.concat(where, ' '), known, place
 end
 local function count_end(key, begun, now, end_at, event, places, number, block, short,
@@ -199,8 +209,7 @@ local function count_end(key, begun, now, end_at, event, places, number, block, 
   redis.call('HSET', key, 'counted', counted)
   if known or not is_named then redis.call('HSET', key, 'owner', known or owner) end
   if not is_named then
-    minute = minute or ''
-    redis.call('HSET', key, 'presumed', (place or hour .. ' ' .. minute) .. ' ' .. minute)
+    redis.call('HSET', key, 'presumed', place or hour .. ' ' .. (minute or ''))
   end
 end
 """
@@ -209,7 +218,7 @@ end
 SETTLE: Final = """
 -- A call is judged: from now on it is whose it was taken for, or whom an event has named.
 local function settle_owner(key, begun, assistant)
-  if assistant ~= '' then name_owner(key, begun, '', '', assistant) end
+  if assistant ~= '' then name_owner(key, begun, '', '', '', assistant) end
   redis.call('HDEL', key, 'presumed')
 end
 """
@@ -225,4 +234,4 @@ def taker_in(noted: bytes, connection: str, now_ms: int) -> str | None:
     last, _, taker = rest.partition(" ")
     if not (since.isdecimal() and last.isdecimal()) or now_ms - int(last) > KNOWN_MS:
         return None
-    return taker if taker == connection or now_ms - int(since) >= ALONE_MS else ""
+    return taker if taker == connection or int(last) - int(since) >= ALONE_MS else ""

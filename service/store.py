@@ -191,11 +191,11 @@ if not s.token and (restart or pulls == '1') then
   place(s, id, ended, due, now, restart)
 end
 -- Last, since an event matters more than a count, should Redis refuse to add.
-local number, block, connection, assistant = ARGV[11], ARGV[12], ARGV[14], ARGV[15]
+local number, block, short, connection, assistant = unpack(ARGV, 11, 15)
 if is_first_end then
   count_end(key, begun, now, end_at, field, unpack(ARGV, 10, 15))
 elseif assistant ~= '' then
-  name_owner(key, begun, number, block, assistant)
+  name_owner(key, begun, number, block, short, assistant)
 end
 if end_at or assistant ~= '' then
   note_taker(now, end_at or cost_at, connection, assistant)
@@ -774,7 +774,8 @@ def _whither(
     """
     if to is None:
         return f" {country or ''}", "", ""
-    return f"{to.prefix} {country or ''}", to.number, to.block if is_dialled else ""
+    stands_for = (to.number, to.block) if is_dialled else ("", "")
+    return f"{to.prefix} {country or ''}", *stands_for
 
 
 def _paid(conclusion: Conclusion) -> int | str:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, cast
 from redis.asyncio import Redis
 
 from service import keys
-from service.counting import CALLS, DAYS_KEPT, LATE_MS, SHAPES
+from service.counting import CALLS, DAYS_KEPT, SHAPES
 from service.logs import get_logger
 from service.owning import taker_in
 from service.records import Notice
@@ -30,6 +30,8 @@ _RELOAD_MS: Final = HOUR_MS
 """So often all that is known is read anew; in between, what may have changed."""
 _DAY_HOURS: Final = 24
 _RECENT_MINUTES: Final = 15 * QUARTERS_KEPT + 15
+_MOVED_MINUTES: Final = 60
+"""So long a call as a rule stays with whom it was presumed to be taken by, and is looked for."""
 _PAGE: Final = 500
 _EPISODE_MS: Final = 2 * 86_400_000
 _SEPARATOR: Final = "|"
@@ -139,6 +141,7 @@ class Lookout:
         if is_due:
             self._velocity = Velocity(least_excess=self.least_excess, currency=self.currency)
             await self._read_days(range(today - DAYS_KEPT, today + 1))
+            self._minutes = {}
             self._loaded_ms = now_ms
         else:
             await self._read_days(range(today - 1, today + 1))
@@ -193,7 +196,7 @@ class Lookout:
 
     async def _read_minutes(self, now: int) -> None:
         newest = max(self._minutes, default=0)
-        first = max(now - _RECENT_MINUTES, newest - LATE_MS // MINUTE_MS)
+        first = max(now - _RECENT_MINUTES, newest - _MOVED_MINUTES)
         wanted = range(first, now + 1)
         async with self.redis.pipeline(transaction=False) as pipe:
             for minute in wanted:

@@ -128,26 +128,27 @@ async def test_a_call_counts_when_it_begins(redis: Redis) -> None:
 
 async def test_who_takes_a_connections_calls_is_learned_from_their_ends(redis: Redis) -> None:
     """Nobody, then an assistant; that some end without naming it changes nothing."""
-    noted = [(None, (END_MS, "C")), ("A", (0, "A")), (None, (0, "A")), ("A", (0, "A"))]
+    noted = [(None, "C"), ("A", "A"), (None, "A"), ("A", "A")]
     for number, (assistant, taker) in enumerate(noted):
-        await record(redis, ended(str(number), **by("C", assistant)))
-        assert await taker_of(redis, "C") == taker
-    await begin(redis, begun("next"))
-    assert await of_minute(redis, BEGUN_MS) == {"velocity|account": 1, "velocity|A": 1}
-
-
-async def test_a_connection_of_several_assistants_is_nobodys(redis: Redis) -> None:
-    """Which of them takes a call an event tells that names one; a day later the last has it."""
-    await record(redis, ended("a", **by("C", "A")))
-    await record(
-        redis, ended("b", **by("C", "B")), ended("c", **by("C")), ended("d", **by("C", "B"))
-    )
-    assert await taker_of(redis, "C") == (END_MS, "B")
+        at_ms = END_MS + number * ALONE_MS
+        await record(redis, ended(str(number), at_ms=at_ms, **by("C", assistant)), now_ms=at_ms)
+        since_ms = END_MS + ALONE_MS if taker == "A" else END_MS
+        assert await taker_of(redis, "C") == (since_ms, taker)
     assert await redis.pttl(keys.CALLS_TAKERS) > 0
-    await begin(redis, begun("e", at_ms=END_MS + ALONE_MS - 1), now_ms=END_MS + ALONE_MS)
-    assert (await of_minute(redis, END_MS + ALONE_MS - 1)).keys() == {"velocity|account"}
-    await begin(redis, begun("f", at_ms=END_MS + ALONE_MS), now_ms=END_MS + ALONE_MS)
-    assert (await of_minute(redis, END_MS + ALONE_MS))["velocity|B"] == 1
+    last_ms = END_MS + 3 * ALONE_MS
+    await begin(redis, begun("next", at_ms=last_ms), now_ms=last_ms)
+    assert (await of_minute(redis, last_ms))["velocity|A"] == 2, "one that ended, one that begins"
+
+
+async def test_nobody_is_presumed_where_another_has_taken_a_call(redis: Redis) -> None:
+    """Until one has taken those of a day, whoever it is; the event that names one tells."""
+    await taken(redis, "C", "A")
+    for at_ms, calls in ((END_MS, 0), (END_MS + ALONE_MS - 1000, 0), (END_MS + ALONE_MS, 1)):
+        name = str(at_ms)
+        end = ended(name, at_ms=at_ms - 60_000, **by("C", "B"))
+        await record(redis, end, now_ms=at_ms)
+        await begin(redis, begun(f"{name} next", at_ms=at_ms), now_ms=at_ms)
+        assert (await of_minute(redis, at_ms)).get("velocity|B", 0) == calls
 
 
 async def test_a_hangup_that_names_nobody_counts_for_who_takes_such_calls(redis: Redis) -> None:
@@ -256,7 +257,7 @@ async def test_one_call_of_an_assistant_does_not_make_a_connection_its_own(redis
     """A connection of plain calls goes on counting for itself."""
     await taken(redis, "C", "C")
     await record(redis, ended("a", **by("C", "A")))
-    for later_ms in (60_000, ALONE_MS - 60_000, KNOWN_MS + 60_000):
+    for later_ms in (60_000, *(days * ALONE_MS + 60_000 for days in range(1, 6))):
         now_ms = END_MS + later_ms
         name = str(later_ms)
         await record(redis, ended(name, at_ms=now_ms, **by("C")), now_ms=now_ms)
@@ -287,7 +288,7 @@ async def test_a_connection_that_nobody_takes_calls_of_is_alone_at_once(redis: R
 async def test_any_event_that_names_an_assistant_tells_who_takes_calls(redis: Redis) -> None:
     """Where no end does."""
     await record(redis, scheduling("a", "0", kind="call.analyzed", ends=False, **by("C", "A")))
-    assert await taker_of(redis, "C") == (0, "A")
+    assert await taker_of(redis, "C") == (END_MS, "A")
 
 
 async def test_who_was_presumed_rightly_counts_the_call_once(redis: Redis) -> None:
@@ -396,7 +397,7 @@ async def test_where_a_call_is_passed_on_counts_once_it_is(redis: Redis) -> None
     assert counts == places | calls
     await record(redis, *(ended(id, **by("C")) for id in "ab"))
     remembered = await cast("Any", redis.hget(keys.session_key("b"), "counted"))
-    assert remembered.decode() == f"{HOUR} - US v LV n"
+    assert remembered.decode() == f"{HOUR} - US v n@{HOUR}:{BEGUN_MS // 60_000} LV"
 
 
 @pytest.mark.parametrize("is_shared", [False, True])

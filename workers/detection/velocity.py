@@ -201,16 +201,18 @@ class Velocity:
         """Its end, which tells what it was and cost: what that, and the time until it, shows."""
         found = self.advance(now_ms)
         hour = now_ms // HOUR_MS
-        ended = self._ended(passed, underway.owner, hour)
+        ended = self._ended(passed, underway.owner, now_ms)
         if ended:
             found = found + self._count(ended, now_ms)
         if passed.cost is not None:
             paid_hour = hour if hour // 24 == underway.hour // 24 else underway.hour
             micros = counted_cost(passed.cost)
-            for key, series in [*underway.series, *ended]:
+            for key, series in underway.series:
                 # What is kept of a session does not tell which digits were dialled.
                 if key.cohort[0] != "+":
                     series.pay(paid_hour, micros)
+            for _, series in ended:
+                series.pay(hour, micros)
         if passed.connection:
             self._note_taker(passed)
         return found
@@ -253,35 +255,29 @@ class Velocity:
         return found
 
     def _owner(self, passed: Passed, now_ms: int) -> str:
-        """For whom a call counts as it begins; "" where its end is to tell.
-
-        It is presumed by who took those before it. Where an event will name another, the call
-        moves to that one: it counts there at once, since it is known which it is.
-        """
-        if not passed.connection:
-            return passed.entity
-        taker = self._taker(passed.connection, now_ms)
-        since_ms = self._takers[passed.connection][0] if taker else now_ms
-        if taker != passed.connection and now_ms - since_ms < ALONE_MS:
+        """For whom a call counts as it begins; "" where its end is to tell."""
+        if passed.connection and not self._lone_taker(passed.connection, now_ms):
             return ""
-        return passed.entity if passed.entity != passed.connection else taker
+        return self._owner_at_end(passed, now_ms)
 
-    def _taker(self, connection: str, at_ms: int) -> str:
-        """Who takes its calls, as far as that is known."""
-        _, last_ms, taker = self._takers.get(connection, (0, 0, ""))
-        return taker if at_ms - last_ms <= KNOWN_MS else ""
+    def _owner_at_end(self, passed: Passed, now_ms: int) -> str:
+        """As `service.owning` does in the end: whom an event names, or is presumed."""
+        if passed.entity != passed.connection:
+            return passed.entity
+        return self._lone_taker(passed.connection, now_ms) or passed.connection
+
+    def _lone_taker(self, connection: str, at_ms: int) -> str:
+        since_ms, last_ms, taker = self._takers.get(connection, (0, -KNOWN_MS, ""))
+        is_alone = taker == connection or last_ms - since_ms >= ALONE_MS
+        return taker if is_alone and at_ms - last_ms <= KNOWN_MS else ""
 
     def _note_taker(self, passed: Passed) -> None:
-        """As `service.owning` does."""
         connection, new, at_ms = passed.connection, passed.entity, passed.ended_ms
-        taker = self._taker(connection, at_ms)
-        if taker and taker != new == connection:
-            return
-        since_ms = self._takers[connection][0] if taker else 0
-        if taker != new:
-            is_first = not taker or (taker == connection and at_ms - since_ms < ALONE_MS)
-            since_ms = at_ms if new == connection or not is_first else 0
-        self._takers[connection] = since_ms, at_ms, new
+        since_ms, last_ms, taker = self._takers.get(connection, (0, 0, ""))
+        if at_ms - last_ms > KNOWN_MS:
+            taker = ""
+        if not taker or taker == new or new != connection:
+            self._takers[connection] = since_ms if taker == new else at_ms, at_ms, new
 
     def _wholes(self, passed: Passed, hour: int) -> _Keyed:
         """The series of the account, and of the places that a call goes to."""
@@ -302,13 +298,14 @@ class Velocity:
             keys.append(Key(shape, owner))
         return [(key, self.of(key, hour)) for key in keys]
 
-    def _ended(self, passed: Passed, owner: str, hour: int) -> _Keyed:
+    def _ended(self, passed: Passed, owner: str, now_ms: int) -> _Keyed:
         """The series in which a call counts by what its end tells."""
-        series = [] if owner else self._owned(passed, passed.entity, hour)
+        hour = now_ms // HOUR_MS
+        whose = owner or self._owner_at_end(passed, now_ms)
+        series = [] if owner else self._owned(passed, whose, hour)
         seconds = passed.duration_seconds
         if seconds is None and passed.started_ms is not None:
             seconds = (passed.ended_ms - passed.started_ms) // 1000
-        whose = owner or passed.entity
         if whose and seconds is not None and seconds <= SHORT_SECONDS:
             key = Key(SHORT_CALLS, whose)
             series = [*series, (key, self.of(key, hour))]
