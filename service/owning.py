@@ -142,8 +142,9 @@ local function moved(counted, place, owner, new, number, block, short)
   if was_short then count_as(where, '{SHORT_CALLS}', new, unpack(was_short, 1, 3)) end
   local shaped, kind = found['{ONE_NUMBER}'], '{ONE_NUMBER}'
   if not shaped then shaped, kind = found['{ONE_PREFIX}'], '{ONE_PREFIX}' end
-  if number ~= '' then
-    local of_hour, at = '{CALLS_NUMBERS}' .. hour, shaped or call
+  local at = shaped or call
+  if number ~= '' and at[2] then
+    local of_hour = '{CALLS_NUMBERS}' .. at[1]
     less(of_hour, owner .. '|' .. number)
     less(of_hour, owner .. '|' .. block)
     count_shape(where, new, at[1], at[2], number, block, at[3])
@@ -185,7 +186,7 @@ local function take_over(begun, hour, minute, owner, assistant, short)
     count_owned(where, owner, hour, minute, number, block, short, not is_that_day)
     return table.concat(where, ' '), owner
   end
-  if assistant ~= '' and known ~= assistant then
+  if assistant ~= '' and known ~= assistant and place then
     counted, known = moved(counted, place, known, assistant, number, block, ''), assistant
   end
   local where = {{counted}}
