@@ -71,8 +71,15 @@ class NotTheMaster(RedisConnectionError):
     """The server at the other end is not the master, or not any more."""
 
 
-class _LeavesReplicas(AbstractConnection):
-    """A connection that does not stay with a server which is a replica."""
+class _Kept(AbstractConnection):
+    """A connection that leaves a replica, and whose loss is always an error of the connection's."""
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        try:
+            await super().send_packed_command(*args, **options)
+        except RuntimeError as error:
+            # What uvloop says of a closed transport; redis-py expects an OSError.
+            raise RedisConnectionError("the connection was closed") from error
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         try:
@@ -84,15 +91,15 @@ class _LeavesReplicas(AbstractConnection):
             raise NotTheMaster("this server is a replica") from error
 
 
-class _Plain(_LeavesReplicas, Connection):
+class _Plain(_Kept, Connection):
     """Over TCP."""
 
 
-class _Tls(_LeavesReplicas, SSLConnection):
+class _Tls(_Kept, SSLConnection):
     """Over TLS."""
 
 
-class _Unix(_LeavesReplicas, UnixDomainSocketConnection):
+class _Unix(_Kept, UnixDomainSocketConnection):
     """Over a socket file."""
 
 

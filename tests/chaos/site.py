@@ -177,7 +177,7 @@ class Site:
         """Redis' answer, or None while it gives none."""
         try:
             return await question(self.redis)
-        except (RedisError, OSError):
+        except (RedisError, OSError, RuntimeError):  # The last is uvloop's, of a closed transport.
             return None
 
     async def leases(self, worker: Server | None = None) -> list[Lease]:

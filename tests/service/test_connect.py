@@ -1,5 +1,6 @@
 """Connections to Redis: what they are made of, and that they stay with no replica."""
 
+import asyncio
 import itertools
 import re
 import ssl
@@ -79,6 +80,21 @@ async def test_a_demoted_master_is_left(valkey: Valkey) -> None:
             assert not connection.is_connected
             server.obey("REPLICAOF NO ONE")
             assert await redis.set("k", "3")
+
+
+async def test_a_connection_that_was_closed_beneath_is_made_anew(valkey: Valkey) -> None:
+    """Whatever the event loop says of it: a command is sent again."""
+    async with client(valkey.url) as redis:
+        connection = await redis.connection_pool.get_connection()
+        await connection.connect()
+        connection._writer.transport.abort()
+        await asyncio.sleep(0)
+        with pytest.raises(RedisConnectionError):
+            await connection.send_command("PING")
+        await connection.connect()
+        connection._writer.transport.abort()
+        await redis.connection_pool.release(connection)
+        assert await redis.ping()
 
 
 async def test_a_replica_without_its_master_is_left() -> None:
