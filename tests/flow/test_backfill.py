@@ -112,9 +112,11 @@ async def test_an_interrupted_run_goes_on(past: Past) -> None:
     assert process.lines[-1] == "interrupted: called again, it goes on where it stopped"
     assert not await past.redis.exists(keys.BACKFILL_LEASE)
     past.world.telnyx.latency_seconds = 0
+    before = len(past.asked())
     report = await past.report()
     assert (report["found"], report["left"]) == (240, 0)
-    # Those that were asked for ahead may be asked for twice, and the one that was learned from.
-    asked = Counter(request.path for request in past.asked())
-    assert len(asked) == len(calls)
-    assert sum(asked.values()) <= 240 + 17
+    asked = [request.path for request in past.asked()]
+    assert len(set(asked)) == len(calls)
+    # A hundred were done, and the last of them perhaps not noted yet. What was asked for ahead, or
+    # refused for a moment, is asked for again.
+    assert len(set(asked[before:])) <= 240 - 100 + 1
