@@ -31,7 +31,7 @@ _RELOAD_MS: Final = HOUR_MS
 _DAY_HOURS: Final = 24
 _RECENT_MINUTES: Final = 15 * QUARTERS_KEPT + 15
 _MOVED_MINUTES: Final = 60
-"""So long a call as a rule stays with whom it was presumed to be taken by, and is looked for."""
+"""So far back minutes are read again: a call may move to another owner when an event names it."""
 _PAGE: Final = 500
 _EPISODE_MS: Final = 2 * 86_400_000
 _SEPARATOR: Final = "|"
