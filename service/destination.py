@@ -4,7 +4,6 @@ Pure. libphonenumber's plan of the world's numbers decides, but it is asked as l
 most calling codes belong to one country, and of North America's numbers the area code decides.
 """
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -13,7 +12,7 @@ from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneNumber, region_code_f
 # ITU-T E.164: no number is longer. The shortest, of small islands, have four digits of their own.
 _SHORTEST: Final = 7
 _LONGEST: Final = 15
-_LONGEST_CALLING_CODE: Final = 3
+_CODE_LENGTHS: Final = (1, 2, 3)
 _PUNCTUATION: Final = str.maketrans("", "", " -.()/\u00a0")
 _NOWHERE: Final = "001"
 _NORTH_AMERICA: Final = "1"
@@ -38,9 +37,12 @@ def country_of(number: str | None) -> str | None:
 
 
 def _by_calling_code(digits: str) -> str | None:
-    code = next((code for code in _prefixes(digits) if code in _REGIONS), None)
-    if code is None:
+    for length in _CODE_LENGTHS:
+        if digits[:length] in _REGIONS:
+            break
+    else:
         return None
+    code = digits[:length]
     regions = _REGIONS[code]
     if len(regions) == 1:
         return "+" + code if regions[0] == _NOWHERE else regions[0]
@@ -48,10 +50,6 @@ def _by_calling_code(digits: str) -> str | None:
         return _of_area(digits[1:4]) if len(digits) == _NORTH_AMERICAN_DIGITS else None
     # Where the library knows no such number (yet), the largest of the countries is most likely.
     return _of_shared(code, digits[len(code) :]) or regions[0]
-
-
-def _prefixes(digits: str) -> Iterable[str]:
-    return (digits[:length] for length in range(1, _LONGEST_CALLING_CODE + 1))
 
 
 _REGIONS: Final = {str(code): regions for code, regions in COUNTRY_CODE_TO_REGION_CODE.items()}

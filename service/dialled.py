@@ -41,12 +41,19 @@ def destination(party: str | None, key: bytes) -> Destination | None:
     """
     if not party:
         return None
-    digits = _digits(party)
-    prefix = f"+{digits[:_PREFIX_DIGITS]}" if len(digits) > _PREFIX_DIGITS + _BLOCK_DIGITS else ""
+    prefix, number, block = names_of(party)
     if not key:
         return Destination(prefix, number="", block="")
-    near = digits[:-_BLOCK_DIGITS] + "…" if digits else party
-    return Destination(prefix, _digest(digits or party, key), _digest(near, key))
+    return Destination(prefix, _digest(number, key), _digest(block, key))
+
+
+def names_of(party: str) -> tuple[str, str, str]:
+    """Prefix, number and block of a number or address, the last two for nobody else to see."""
+    digits = _digits(party)
+    if not digits:
+        return "", party, party
+    prefix = f"+{digits[:_PREFIX_DIGITS]}" if len(digits) > _PREFIX_DIGITS + _BLOCK_DIGITS else ""
+    return prefix, digits, digits[:-_BLOCK_DIGITS] + "…"
 
 
 def _digits(party: str) -> str:

@@ -19,6 +19,7 @@ import msgspec
 
 from service.destination import country_of
 from service.dialled import Destination, destination
+from service.direction import OUTBOUND, way
 from service.masking import mask
 from service.money import money
 from service.records import Event, Part, Reported
@@ -203,7 +204,7 @@ class _Reader:
             conference_id=_text(payload.get("conference_id")),
             from_number=self.party(payload.get("from")),
             to_number=self.party(payload.get("to")),
-            direction=_direction(payload.get("direction")),
+            direction=way(_text(payload.get("direction"))),
             cause=_text(payload.get("hangup_cause") or payload.get("reason")),
             model=_text(payload.get("llm_model")),
             reported=reported,
@@ -237,7 +238,7 @@ class _Reader:
             to_country=country_of(to),
             destination=destination(to, self.number_key),
             leg_id=_text(payload.get("call_leg_id")),
-            is_dialled=_direction(payload.get("direction")) == "outbound",
+            is_dialled=way(_text(payload.get("direction"))) == OUTBOUND,
         )
 
     def form(self) -> Reading:
@@ -292,7 +293,7 @@ class _Reader:
             conversation_id=_text(fields.get("ConversationId")),
             from_number=self.party(fields.get("From")),
             to_number=self.party(fields.get("To")),
-            direction=_direction(fields.get("Direction")),
+            direction=way(_text(fields.get("Direction"))),
             cause=_text(fields.get("HangupCause")),
             duration_seconds=_seconds(fields.get("CallDuration")),
             from_country=country_of(_text(fields.get("From"))),
@@ -382,14 +383,6 @@ def _session_id(value: Any) -> str | None:
 def _seconds(value: Any) -> int | None:
     amount = money(value)
     return int(amount) if amount is not None and 0 < amount <= _LONGEST_CALL else None
-
-
-def _direction(value: Any) -> str | None:
-    text = (_text(value) or "").lower()
-    for word, direction in (("in", "inbound"), ("out", "outbound")):
-        if text.startswith(word):
-            return direction
-    return None
 
 
 def _reported(kind: str, payload: Mapping[str, Any]) -> Reported | None:

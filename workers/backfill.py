@@ -30,7 +30,7 @@ from workers.detection.leaning import LEAST_CALLS
 from workers.detection.opinion import Gates, opinion_of
 from workers.fetch import Analyses, WrongRequest, fetch
 from workers.interruption import heed_cancellation
-from workers.judge import Case, is_strange, judge, measured_of
+from workers.judge import Case, grounds_of, is_strange, measured_of
 from workers.ledger import LeaseLost
 from workers.policy import Policy
 from workers.products import CALL_SESSION
@@ -367,8 +367,7 @@ class Backfill:
             return CameTo.UNFIT
         ladder = await self.taught.ladder(measured.ladder, session.end_ms // DAY_MS)
         opinion = opinion_of(measured, ladder, Gates.of(self.policy))
-        verdict = judge(case, self.policy, opinion, at_ms=self.now_ms())
-        strange = is_strange(opinion, verdict)
+        strange = is_strange(opinion, grounds_of(case, self.policy, opinion))
         learned = await self.taught.learn(
             session.id,
             lesson_of(measured, session.end_ms),

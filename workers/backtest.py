@@ -6,12 +6,13 @@ learned so far, and learns from each session as a worker does.
 
 import math
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Final
 
 import msgspec
 
-from service.dialled import Destination, destination
-from service.records import Verdict
+from service.dialled import names_of
+from service.direction import INBOUND, way
 from workers.detection.baseline import DAY_MS, lesson_of
 from workers.detection.budget import Budgets
 from workers.detection.finding import Finding
@@ -20,15 +21,13 @@ from workers.detection.memory import Memory
 from workers.detection.opinion import Gates, Opinion, opinion_of
 from workers.detection.replay import Replay
 from workers.detection.velocity import Passed, Velocity
-from workers.judge import Case, is_strange, judge, measured_of
-from workers.policy import Policy, way
+from workers.judge import Case, Grounds, grounds_of, is_strange, measured_of
+from workers.policy import Policy
 from workers.recorded import Recorded
 
 _FACT: Final = 6.0
 """The score that facts begin with: a broken rule is stranger than what is merely unlikely."""
-_ANY_KEY: Final = b"backtest"
-"""Names that stand for numbers leave the process in no way."""
-_NOWHERE: Final = Destination("", "", "")
+_NOBODY: Final = ("", "", "")
 _SLACK_MS: Final = 10 * 60_000
 
 
@@ -41,7 +40,8 @@ class Judged(msgspec.Struct, frozen=True, gc=False):
 
     session_id: str
     end_ms: int
-    verdict: Verdict
+    total: Decimal
+    grounds: Grounds
     score: float
 
 
@@ -78,14 +78,14 @@ class Backtest:
             self._last_ms, self._last_id = end_ms, call.session_id
         case = Case(tree=tree, call=call)
         opinion = self._opinion(case, end_ms)
-        verdict = judge(case, self.policy, opinion, at_ms=end_ms)
+        grounds = grounds_of(case, self.policy, opinion)
         if opinion is not None:
-            self._learn(opinion, verdict, end_ms)
+            self._learn(opinion, grounds, end_ms)
         self.findings += self._budgets.spent(
             end_ms, tree.charged, call.assistant_id, call.connection_id
         )
         self.findings += self._replay.add(passed(recorded, self.policy.currency))
-        return Judged(call.session_id, end_ms, verdict, score_of(verdict, opinion))
+        return Judged(call.session_id, end_ms, tree.total, grounds, score_of(grounds, opinion))
 
     def end(self) -> list[Finding]:
         """All findings, in the order in which they would have been told."""
@@ -99,9 +99,9 @@ class Backtest:
         ladder = self.memory.ladder(measured.ladder, end_ms // DAY_MS)
         return opinion_of(measured, ladder, self._gates)
 
-    def _learn(self, opinion: Opinion, verdict: Verdict, end_ms: int) -> None:
+    def _learn(self, opinion: Opinion, grounds: Grounds, end_ms: int) -> None:
         lesson = lesson_of(opinion.measured, end_ms)
-        self.memory.learn(lesson, strange=is_strange(opinion, verdict))
+        self.memory.learn(lesson, strange=is_strange(opinion, grounds))
         if opinion.unlikely:
             self.memory.keep_apart(opinion, end_ms // HOUR_MS)
 
@@ -112,25 +112,27 @@ def passed(recorded: Recorded, currency: str) -> Passed:
     As if Telnyx had told of its beginning.
     """
     call = recorded.call
-    came_in = way(call.direction or recorded.tree.direction) == "inbound"
-    # Where a call came in says nothing of what is dialled: no name, no shape.
-    dialled = destination(recorded.called, b"" if came_in else _ANY_KEY) or _NOWHERE
+    # The names leave the process in no way, so they need not be digests.
+    prefix, number, block = names_of(recorded.called) if recorded.called else _NOBODY
+    if way(call.direction or recorded.tree.direction) == INBOUND:
+        # Where a call came in says nothing of what is dialled: no name, no shape.
+        number = block = ""
     return Passed(
         ended_ms=call.end_ms or 0,
         started_ms=call.start_ms,
         entity=call.assistant_id or call.connection_id or "",
         country=call.to_country or "",
-        prefix=dialled.prefix,
-        number=dialled.number,
-        block=dialled.block,
+        prefix=prefix,
+        number=number,
+        block=block,
         duration_seconds=Case(recorded.tree, call).duration_seconds,
         cost=recorded.tree.charged if recorded.tree.currency == currency else None,
         connection=call.connection_id or "",
     )
 
 
-def score_of(verdict: Verdict, opinion: Opinion | None) -> float:
+def score_of(grounds: Grounds, opinion: Opinion | None) -> float:
     """How strange a session is, comparable between sessions: higher is stranger."""
     learned = opinion.score if opinion else 0.0
-    facts = [r for r in verdict.reasons if r.severity and r.learned_from is None]
+    facts = [r for r in grounds.reasons if r.severity and r.learned_from is None]
     return max(learned, _FACT + math.log1p(float(facts[0].excess))) if facts else learned

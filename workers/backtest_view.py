@@ -34,16 +34,16 @@ class Tally:
 
     def add(self, judged: Judged) -> None:
         """One more session."""
-        verdict = judged.verdict
+        grounds = judged.grounds
         self.sessions += 1
-        self.cost += verdict.total
+        self.cost += judged.total
         self.days.add(judged.end_ms // 86_400_000)
-        if verdict.severity is None:
-            self.listed += bool(verdict.reasons)
+        if grounds.severity is None:
+            self.listed += bool(grounds.reasons)
             return
         self.alerts += 1
-        leading = next(reason for reason in verdict.reasons if reason.severity)
-        self.by_code[leading.code].append(verdict.excess)
+        leading = next(reason for reason in grounds.reasons if reason.severity)
+        self.by_code[leading.code].append(grounds.excess)
         self.worst.append(judged)
         if len(self.worst) > 2 * _SHOWN:
             self.worst = self.largest
@@ -52,7 +52,7 @@ class Tally:
     def largest(self) -> list[Judged]:
         """The sessions to show, the worst first."""
         ranked = sorted(
-            self.worst, key=lambda j: (-rank(j.verdict.severity), -j.verdict.excess, j.end_ms)
+            self.worst, key=lambda j: (-rank(j.grounds.severity), -j.grounds.excess, j.end_ms)
         )
         return ranked[:_SHOWN]
 
@@ -76,12 +76,12 @@ def _sessions(tally: Tally) -> Table:
     for name in ("ended (UTC)", "severity", "excess", "session", "why"):
         table.add_column(name, justify="right" if name == "excess" else "left", overflow="fold")
     for judged in tally.largest:
-        verdict = judged.verdict
-        leading = next(reason for reason in verdict.reasons if reason.severity)
+        grounds = judged.grounds
+        leading = next(reason for reason in grounds.reasons if reason.severity)
         table.add_row(
             f"{moment(judged.end_ms):%Y-%m-%d %H:%M}",
-            Text(verdict.severity or "", _COLOURS[verdict.severity] if verdict.severity else ""),
-            amount(verdict.excess),
+            Text(grounds.severity or "", _COLOURS[grounds.severity] if grounds.severity else ""),
+            amount(grounds.excess),
             safe(judged.session_id),
             safe(leading.text),
         )

@@ -17,6 +17,7 @@ import msgspec
 from service.events import ANALYZED, COST, read_time_ms
 from service.money import ZERO
 from service.records import Call, Event, Reason, Reported, Severity, Share, Verdict, moment, rank
+from workers.analysis import Record
 from workers.detection.explain import LEARNED, reasons_of
 from workers.detection.measure import Measured, measure
 from workers.detection.opinion import Opinion
@@ -87,18 +88,25 @@ class Case(msgspec.Struct, frozen=True, gc=False):
         return self.settled and not self.provisional and self.whole
 
 
+class Grounds(msgspec.Struct, frozen=True, gc=False):
+    """What is wrong with a session, the worst first: what a verdict rests on."""
+
+    reasons: tuple[Reason, ...] = ()
+    severity: Severity | None = None
+    """That of the worst reason; None for quiet."""
+    excess: Decimal = ZERO
+    """Reasons overlap (a loop is also a dear session), so it is the largest of theirs."""
+
+
+_NOTHING: Final = Grounds()
+
+
 def judge(case: Case, policy: Policy, opinion: Opinion | None = None, *, at_ms: int) -> Verdict:
     """The verdict on one session. Its severity is that of its worst reason, None for quiet.
 
     `opinion` is what is thought of it by what its like have cost; None where it is not compared.
     """
-    reasons = [*_ceilings(case, policy)]
-    if not case.provisional:
-        reasons += _billing(case, policy)
-        reasons += _unusual(case, opinion, policy)
-    tree = case.tree
-    reasons.sort(key=lambda r: (-rank(r.severity), -r.excess, r.code, r.product or ""))
-    alerting = [reason for reason in reasons if reason.severity]
+    grounds, tree = grounds_of(case, policy, opinion), case.tree
     return Verdict(
         at_ms=at_ms,
         total=tree.total,
@@ -107,14 +115,30 @@ def judge(case: Case, policy: Policy, opinion: Opinion | None = None, *, at_ms: 
         complete=case.whole,
         provisional=case.provisional,
         event_count=len(tree.events),
-        severity=alerting[0].severity if alerting else None,
-        # Reasons overlap (a loop is also a dear session), so their excesses must not be added up.
-        excess=max((reason.excess for reason in alerting or reasons), default=ZERO),
-        reasons=tuple(reasons),
+        severity=grounds.severity,
+        excess=grounds.excess,
+        reasons=grounds.reasons,
         products=tuple(_share(product) for product in tree.products),
         remarks=(*_remarks(case), *case.remarks),
         duration_seconds=case.duration_seconds,
         dearest_path=tuple(label(event.product) for event in tree.dearest_path),
+    )
+
+
+def grounds_of(case: Case, policy: Policy, opinion: Opinion | None = None) -> Grounds:
+    """The same without what only tells of the session."""
+    reasons = [*_ceilings(case, policy)]
+    if not case.provisional:
+        reasons += _billing(case, policy)
+        reasons += _unusual(case, opinion, policy)
+    if not reasons:
+        return _NOTHING
+    reasons.sort(key=lambda r: (-rank(r.severity), -r.excess, r.code, r.product or ""))
+    alerting = [reason for reason in reasons if reason.severity]
+    return Grounds(
+        reasons=tuple(reasons),
+        severity=alerting[0].severity if alerting else None,
+        excess=max(reason.excess for reason in alerting or reasons),
     )
 
 
@@ -292,8 +316,10 @@ def _billing(case: Case, policy: Policy) -> Iterator[Reason]:
     if case.settled:
         found += _late_charges(case)
     if case.trusted:
-        found += _differences(case, policy.difference_tolerance)
-        found += () if case.grafted else _broken(case.tree)
+        if case.reported:
+            found += _differences(case, policy.difference_tolerance)
+        if case.tree.mismatches and not case.grafted:
+            found += _broken(case.tree)
     yield from (_graded(reason, policy) for reason in found)
 
 
@@ -372,21 +398,24 @@ def _began_late(case: Case) -> Reason | None:
     end_ms, tree = case.call.end_ms, case.tree
     if not end_ms:
         return None
-    first_ms, inside = end_ms + _LATE_MS, 0
-    bound = _hour(first_ms // _HOUR_MS)
+    first_ms = end_ms + _LATE_MS
+    late = _late(tree, first_ms)
+    if not late:
+        return None
+    inside = 0
     parts: dict[str, Decimal] = {}
     delays: list[int] = []
     for event in tree.events:
         # Pre-order: what is below a late one follows it, and is part of it.
         if not inside or event.depth <= inside:
-            began_ms = _began_after(event, bound, first_ms) if event.cost > 0 else None
+            began_ms = late.get(event.position)
             inside = event.depth if began_ms else 0
             if began_ms:
                 delays.append(began_ms - end_ms)
         if inside:
             parts[event.product] = parts.get(event.product, ZERO) + event.cost
     excess = sum(parts.values(), ZERO)
-    if not delays or excess <= 0:
+    if excess <= 0:
         return None
     return Reason(
         code=LATE_CHARGE,
@@ -405,15 +434,23 @@ def _hour(hour: int) -> str:
     return moment(hour * _HOUR_MS).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _began_after(event: CostEvent, bound: str, first_ms: int) -> int | None:
-    """When it began, if that is at `first_ms` or later. `bound`: the hour of that, as ISO 8601."""
-    record = event.record
+def _late(tree: CostTree, first_ms: int) -> dict[int, int]:
+    """The events with a cost that began at `first_ms` or later: by position, when."""
+    bound, late = _hour(first_ms // _HOUR_MS), {}
+    for event in tree.events:
+        record = event.record
+        began = record.started_at or record.start_time or record.created_at
+        # Nearly all are in UTC and not late: to compare texts is enough.
+        if type(began) is str and "1" < began < bound and began[-1] == "Z":
+            continue
+        if event.cost > 0 and (began_ms := _began_ms(record)) and began_ms >= first_ms:
+            late[event.position] = began_ms
+    return late
+
+
+def _began_ms(record: Record) -> int | None:
     began = text(record.started_at) or text(record.start_time) or text(record.created_at)
-    # Nearly all are in UTC and not late: to compare texts is enough.
-    if began is None or (began.endswith("Z") and began < bound):
-        return None
-    began_ms = read_time_ms(began)
-    return began_ms if began_ms is not None and began_ms >= first_ms else None
+    return read_time_ms(began)
 
 
 def _only(parts: Mapping[str, Decimal]) -> str | None:
@@ -429,8 +466,10 @@ def _listed(parts: Mapping[str, Decimal]) -> str:
 
 def _alike(tree: CostTree) -> Iterator[CostEvent]:
     """Events that share product and cost with another: only they are worth a closer look."""
-    seen = Counter((event.product, event.cost) for event in tree.events if event.cost > 0)
-    return (e for e in tree.events if seen[e.product, e.cost] > 1)
+    several = {product.product for product in tree.products if product.events > 1}
+    events = [e for e in tree.events if e.product in several and e.cost > 0]
+    seen = Counter([(event.product, event.cost) for event in events])
+    return (e for e in events if seen[e.product, e.cost] > 1)
 
 
 def _times(count: int) -> str:
@@ -518,12 +557,12 @@ def measured_of(case: Case, policy: Policy) -> Measured | None:
     return measure(case.tree, known_of(case.call, case.tree), case.duration_seconds)
 
 
-def is_strange(opinion: Opinion, verdict: Verdict) -> bool:
+def is_strange(opinion: Opinion, found: Grounds | Verdict) -> bool:
     """Whether a session must not teach what is usual.
 
     A ceiling alone says nothing of that: where every call crosses it, that is usual.
     """
-    facts = (r for r in verdict.reasons if r.severity and r.code not in CEILINGS)
+    facts = (r for r in found.reasons if r.severity and r.code not in CEILINGS)
     return bool(opinion.unlikely) or any(facts)
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from service.direction import way
 from service.money import money, plain
 from service.records import ACCOUNT, Severity
 from workers.products import normalise
@@ -287,13 +288,6 @@ class Policy(_Part):
 
 def _precedence(ceiling: Ceiling) -> tuple[int, Decimal]:
     return -len(ceiling.when.conditions), ceiling.limit
-
-
-def way(direction: str | None) -> str | None:
-    """`incoming` and `outbound-api` are directions of Telnyx's, too."""
-    words = {"in": "inbound", "out": "outbound"}
-    said = (direction or "").lower()
-    return next((one for word, one in words.items() if said.startswith(word)), None)
 
 
 BUILT_IN: Final = Policy()

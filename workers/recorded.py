@@ -80,8 +80,8 @@ def read_line(line: bytes) -> Recorded:
         to_country=_country(webhook.to_country) or country_of(to_number),
         duration_seconds=whole_number(webhook.duration_sec) or 0,
     )
-    is_whole = to_number is not None and mask(to_number) != to_number
-    return Recorded(call, tree, to_number if is_whole else None)
+    is_masked = to_number is not None and to_number[0] == "…" and mask(to_number) == to_number
+    return Recorded(call, tree, None if is_masked else to_number)
 
 
 def _country(value: Any) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from service.money import ZERO, plain
+from service.money import plain
 from service.printable import json_safe
 from service.records import Reason, moment
 from workers.backtest import Judged
@@ -19,15 +19,15 @@ _PLACES: Final = 3
 
 def session_line(judged: Judged) -> str:
     """One session. `anomalous` says that it would have been alerted, before cool-downs and caps."""
-    verdict = judged.verdict
+    grounds = judged.grounds
     return _line(
         {
             "session_id": judged.session_id,
-            "anomalous": verdict.severity is not None,
-            "severity": verdict.severity,
+            "anomalous": grounds.severity is not None,
+            "severity": grounds.severity,
             "score": round(judged.score, _PLACES),
-            "excess": plain(verdict.excess if verdict.reasons else ZERO),
-            "reasons": [_reason(reason) for reason in verdict.reasons],
+            "excess": plain(grounds.excess),
+            "reasons": [_reason(reason) for reason in grounds.reasons],
         }
     )
 

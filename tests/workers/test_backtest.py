@@ -117,8 +117,8 @@ def test_what_was_told_does_not_teach() -> None:
 def test_what_is_listed_does_not_teach_either() -> None:
     """Unlikely is unlikely, whether or not enough money is in it."""
     test, said = taught([*steady(200), recorded(200, BEGIN_MS + 60 * HOUR_MS, minutes=4)])
-    assert said[-1].verdict.reasons
-    assert said[-1].verdict.severity is None
+    assert said[-1].grounds.reasons
+    assert said[-1].grounds.severity is None
     assert test.memory._calls["account"] == 200
 
 
@@ -245,7 +245,7 @@ def test_of_many_alerts_the_worst_are_kept() -> None:
     tally = Tally("USD")
     for judged in said:
         tally.add(judged)
-    assert [judged.verdict.total for judged in tally.largest] == [
+    assert [judged.total for judged in tally.largest] == [
         Decimal(each) / 10 for each in range(119, 89, -1)
     ]
     assert tally.alerts == 100
@@ -259,7 +259,7 @@ def test_what_is_listed_is_counted_apart() -> None:
     for judged in said:
         tally.add(judged)
     assert (tally.alerts, tally.listed) == (0, 1)
-    assert said[-1].verdict.severity is None
+    assert said[-1].grounds.severity is None
 
 
 # --- what is wrong with a file --------------------------------------------------------------------

@@ -201,4 +201,4 @@ def test_a_masked_number_is_nobodys(to: str | None, called: str | None) -> None:
 def test_the_last_year_that_is_read_can_be_judged() -> None:
     """All that looks ahead of a call finds a calendar there."""
     judged = Backtest(BUILT_IN).session(read(changed("ended_at", to="9998-12-31T23:59:59Z")))
-    assert judged.verdict.total == Decimal("0.2")
+    assert judged.total == Decimal("0.2")

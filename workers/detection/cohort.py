@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from service.direction import way
 from service.records import Call
 from workers.products import ASSISTANT, CALL_CONTROL, SIP_TRUNKING
 from workers.tree import CostTree
@@ -57,7 +58,7 @@ def cohort_of(tree: CostTree, call: Call) -> Cohort:
     """The cohort of a session. `call` is what is known of it, records included."""
     return Cohort(
         entity=call.assistant_id or call.connection_id or _UNKNOWN,
-        direction=_direction(call.direction),
+        direction=way(call.direction) or (call.direction or _UNKNOWN).lower(),
         country=call.to_country or _UNKNOWN,
         kind=_kind(tree, call),
     )
@@ -70,15 +71,3 @@ def _kind(tree: CostTree, call: Call) -> str:
         return ASSISTANT_CALLS
     products = tree.has_product
     return next((kind for product, kind in _KINDS if product in products), "other")
-
-
-def _direction(direction: str | None) -> str:
-    """`incoming` and `outbound-api` are directions of Telnyx's, too."""
-    said = (direction or "").lower()
-    return (
-        "inbound"
-        if said.startswith("in")
-        else "outbound"
-        if said.startswith("out")
-        else said or _UNKNOWN
-    )

@@ -12,6 +12,7 @@ import msgspec
 from service.records import Verdict
 from tests.samples import analysis, node
 from workers.backtest import Backtest, Judged
+from workers.judge import Grounds
 from workers.policy import BUILT_IN, Policy
 from workers.recorded import Recorded, read_line
 
@@ -110,6 +111,6 @@ def taught(calls: Iterable[Recorded], policy: Policy = UNBOUND) -> tuple[Backtes
     return test, [test.session(call) for call in calls]
 
 
-def codes(verdict: Verdict) -> set[str]:
-    """What a verdict's reasons are about."""
-    return {reason.code for reason in verdict.reasons}
+def codes(found: Grounds | Verdict) -> set[str]:
+    """What the reasons are about."""
+    return {reason.code for reason in found.reasons}

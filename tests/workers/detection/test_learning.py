@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from service.records import Severity, Verdict
+from service.records import Severity
 from tests.samples import node
 from tests.workers.detection.calls import (
     BEGIN_MS,
@@ -30,7 +30,7 @@ from workers.detection.measure import Measured
 from workers.detection.memory import Memory
 from workers.detection.opinion import Gates, Opinion, opinion_of
 from workers.detection.sketch import WIDTH
-from workers.judge import Case, measured_of
+from workers.judge import Case, Grounds, measured_of
 from workers.policy import BUILT_IN, Policy, Steps
 from workers.recorded import Recorded
 
@@ -42,13 +42,13 @@ STEADY, STEADY_SAID = taught(steady(WEEKS, every_ms=EVERY_MS))
 
 
 def alerts(said: Sequence[Judged]) -> list[bool]:
-    return [judged.verdict.severity is not None for judged in said]
+    return [judged.grounds.severity is not None for judged in said]
 
 
-def after(test: Backtest, *calls: Recorded) -> list[Verdict]:
+def after(test: Backtest, *calls: Recorded) -> list[Grounds]:
     """What it says of calls, without teaching the next test."""
     copied = deepcopy(test)
-    return [copied.session(call).verdict for call in calls]
+    return [copied.session(call).grounds for call in calls]
 
 
 def then(calls: int, *, every_ms: int = EVERY_MS, **what: Any) -> list[Recorded]:
@@ -68,7 +68,7 @@ def rungs(test: Backtest, call: Recorded) -> tuple[Baseline, ...]:
 
 def test_no_spread_neither_alarms_at_a_cent_nor_goes_blind() -> None:
     """Where every call has cost 0.20 for weeks, 0.21 is nothing, 0.60 a reason, 2.00 an alert."""
-    assert not any(judged.verdict.reasons for judged in STEADY_SAID)
+    assert not any(judged.grounds.reasons for judged in STEADY_SAID)
     cent, more, much = (after(STEADY, *then(1, per_minute=cost))[0] for cost in (0.105, 0.2, 1))
     assert cent.reasons == ()
     assert more.severity is None
@@ -93,7 +93,7 @@ def test_a_lasting_change_teaches() -> None:
     assert last < 60
     finest = rungs(test, then(121)[-1])[0]
     assert {"rate:sip-trunking:DE:0.4", "total"} <= set(finest.changes)
-    assert not test.session(then(121)[-1]).verdict.severity
+    assert not test.session(then(121)[-1]).grounds.severity
 
 
 def test_a_price_that_changes_for_everybody_is_one_change() -> None:
@@ -112,7 +112,7 @@ def test_a_price_that_changes_for_everybody_is_one_change() -> None:
 
     test, before = taught(calls(0, 400, 0.1), UNBOUND)
     assert not any(alerts(before)[200:])
-    told = [test.session(call).verdict for call in calls(400, 60, 0.14)]
+    told = [test.session(call).grounds for call in calls(400, 60, 0.14)]
     new = [any(reason.code == "unknown_rate" for reason in verdict.reasons) for verdict in told]
     assert new[0]
     assert sum(new) < 20, "two for each connection, and not the eight that one alone would need"
@@ -126,7 +126,7 @@ def test_a_change_of_a_part_of_the_calls_teaches_too() -> None:
     for number in range(300):
         dear = number % 6 == 0
         call = recorded(WEEKS + number, AFTER + number * EVERY_MS, minutes=20 if dear else 2)
-        told.append(test.session(call).verdict.severity is not None)
+        told.append(test.session(call).grounds.severity is not None)
         assert dear or not told[-1]
     assert told[0]
     assert sum(told) < 30
@@ -161,14 +161,14 @@ def test_the_ceiling_alerts_whatever_is_usual() -> None:
     policy = UNBOUND.model_copy(update={"max_session_cost": Decimal("0.19")})
     _, said = taught(steady(60), policy)
     assert all(alerts(said))
-    assert {reason.code for judged in said for reason in judged.verdict.reasons} == {"session_cost"}
+    assert {reason.code for judged in said for reason in judged.grounds.reasons} == {"session_cost"}
 
 
 def test_nothing_is_compared_where_nothing_is_to_be_learned() -> None:
     """With `learn: false` only what somebody set counts, and nothing is remembered."""
     policy = UNBOUND.model_copy(update={"learn": False})
     test, said = taught([*steady(60), *then(1, minutes=200)], policy)
-    assert not any(judged.verdict.reasons or judged.score for judged in said)
+    assert not any(judged.grounds.reasons or judged.score for judged in said)
     assert not test.memory.sheets
 
 
@@ -177,7 +177,7 @@ def test_a_foreign_cost_neither_is_compared_nor_teaches() -> None:
     test = deepcopy(STEADY)
     before = rungs(test, then(1)[0])
     for call in then(20, minutes=300, currency="EUR"):
-        assert codes(test.session(call).verdict) == {"foreign_currency"}
+        assert codes(test.session(call).grounds) == {"foreign_currency"}
     assert rungs(test, then(1)[0]) == before
 
 
@@ -221,7 +221,7 @@ def test_it_is_exact_after_a_week() -> None:
 def test_nobody_knows_anything_at_first() -> None:
     """The first calls of all are not compared with nothing."""
     _, said = taught(recorded(n, minutes=4**n) for n in range(5))
-    assert not any(judged.verdict.reasons for judged in said)
+    assert not any(judged.grounds.reasons for judged in said)
 
 
 # --- how often it is wrong -----------------------------------------------------------------------
@@ -336,9 +336,9 @@ def test_cents_or_dollars_come_to_the_same() -> None:
     _, cents = taught(traffic(100), in_cents(policy))
     assert sum(alerts(dollars)) >= 12
     for one, other in zip(dollars, cents, strict=True):
-        assert one.verdict.severity == other.verdict.severity
+        assert one.grounds.severity == other.grounds.severity
         assert _told(one) == _told(other)
-        excesses = float(one.verdict.excess), float(other.verdict.excess) / 100
+        excesses = float(one.grounds.excess), float(other.grounds.excess) / 100
         assert math.isclose(*excesses, rel_tol=0.1)
         assert math.isclose(one.score, other.score, rel_tol=0.3, abs_tol=0.3)
 
@@ -385,7 +385,7 @@ def _times(measured: Measured, unit: float) -> Measured:
 
 def _told(judged: Judged) -> set[str | None]:
     """What the alert is about: the session, products."""
-    return {reason.product for reason in judged.verdict.reasons if reason.severity}
+    return {reason.product for reason in judged.grounds.reasons if reason.severity}
 
 
 def test_the_order_within_the_settling_time_hardly_matters() -> None:
@@ -394,7 +394,7 @@ def test_the_order_within_the_settling_time_hardly_matters() -> None:
     shuffled = _jumbled(calls, Random(8))
     assert [call.call.session_id for call in shuffled] != [c.call.session_id for c in calls]
     in_order, out_of_order = (
-        {judged.session_id: judged.verdict.severity for judged in taught(each)[1]}
+        {judged.session_id: judged.grounds.severity for judged in taught(each)[1]}
         for each in (calls, shuffled)
     )
     changed = [id for id, severity in in_order.items() if out_of_order[id] != severity]

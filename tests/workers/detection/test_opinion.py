@@ -17,7 +17,7 @@ from tests.workers.detection.calls import BEGIN_MS, HOUR_MS, UNBOUND, lognormal,
 from workers.backtest import score_of
 from workers.detection.deviation import Deviation
 from workers.detection.opinion import Gates, Opinion, opinion_of
-from workers.judge import Case, judge, measured_of
+from workers.judge import Case, Grounds, grounds_of, judge, measured_of
 from workers.policy import Policy, Steps
 
 LEARNED, _ = taught(lognormal(600, Random(5), spread=0.4, assistant_id="a1", turns=(0.01, 0.02)))
@@ -43,7 +43,7 @@ def verdict(policy: Policy = UNBOUND, **what: Any) -> Verdict:
     return judge(found, policy, opinion(found, policy), at_ms=NEXT_MS)
 
 
-def severities(found: Verdict) -> dict[str, Severity | None]:
+def severities(found: Grounds | Verdict) -> dict[str, Severity | None]:
     return {reason.code: reason.severity for reason in reversed(found.reasons)}
 
 
@@ -162,7 +162,7 @@ def test_a_price_is_compared_with_the_nearest_known() -> None:
     for rate, expected in (("0.012", "0.01"), ("0.09", "0.1"), ("0.3", "0.4"), ("5", "0.4")):
         copied = deepcopy(test)
         judged = copied.session(recorded(99, BEGIN_MS + 99 * HOUR_MS, rate=rate))
-        (wrong,) = [r for r in judged.verdict.reasons if r.code == "unknown_rate"]
+        (wrong,) = [r for r in judged.grounds.reasons if r.code == "unknown_rate"]
         assert (wrong.observed, wrong.limit) == (Decimal(rate), Decimal(expected))
 
 
@@ -171,8 +171,8 @@ def test_a_call_that_nobody_took_misses_nothing() -> None:
     test, _ = taught(lognormal(300, Random(2)))
     at_ms = BEGIN_MS + 400 * HOUR_MS
     missed, free = (recorded(1, at_ms, minutes=m, per_minute=0) for m in (0, 30))
-    assert severities(deepcopy(test).session(free).verdict) == {"missing_cost": Severity.MEDIUM}
-    assert deepcopy(test).session(missed).verdict.reasons == ()
+    assert severities(deepcopy(test).session(free).grounds) == {"missing_cost": Severity.MEDIUM}
+    assert deepcopy(test).session(missed).grounds.reasons == ()
 
 
 def test_something_missing_is_told() -> None:
@@ -218,7 +218,7 @@ def test_prices_of_products_with_odd_names() -> None:
     test, _ = taught(recorded(n, BEGIN_MS + n * HOUR_MS, extra=part) for n in range(60))
     odd = [node("a:b", "5", id="odd", rate="1")]
     judged = test.session(recorded(61, BEGIN_MS + 61 * HOUR_MS, extra=odd))
-    assert severities(judged.verdict)["unknown_rate"] is Severity.MEDIUM
+    assert severities(judged.grounds)["unknown_rate"] is Severity.MEDIUM
 
 
 def test_another_currency_is_not_compared() -> None:
@@ -247,7 +247,7 @@ def test_a_dearer_call_is_never_less_strange(odd: dict[str, Any], dearer: str) -
         what = {"per_minute": 0.1 * more} if dearer == "price" else {"minutes": 4.5 * more}
         found = case(**what | odd)
         thought = opinion(found)
-        scores.append(score_of(judge(found, UNBOUND, thought, at_ms=0), thought))
+        scores.append(score_of(grounds_of(found, UNBOUND, thought), thought))
     assert all(higher >= lower for lower, higher in pairwise(scores))
 
 
