@@ -20,8 +20,7 @@ from service.records import Notice
 from service.store import Store
 from workers.detection.finding import Finding
 from workers.detection.mutes import NOBODY, Mute, mute_of_finding
-from workers.detection.series import MINUTES_KEPT, QUARTERS_KEPT, Series
-from workers.detection.usual import History
+from workers.detection.series import MINUTES_KEPT, QUARTERS_KEPT
 from workers.detection.velocity import HOUR_MS, MINUTE_MS, Episode, Key, Velocity
 from workers.metrics import WorkerMetrics
 
@@ -177,7 +176,7 @@ class Lookout:
         if series is None:
             hours = [int(name[1:]) for name in fields if name.startswith(b"c")]
             begin_hour = min(hours, default=day * _DAY_HOURS)
-            series = self._velocity.series[key] = Series(History(begin_hour))
+            series = self._velocity.of(key, begin_hour)
         amounts = {
             "k": series.known,
             "u": series.micros,

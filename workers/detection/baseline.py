@@ -18,7 +18,7 @@ import msgspec
 
 from workers.detection.lasting import Evidence, is_lasting
 from workers.detection.measure import RATE, Measured
-from workers.detection.sketch import bucket_of, log_middle_of, quantiles
+from workers.detection.sketch import buckets_of, log_middle_of, quantiles
 
 DAYS: Final = 28
 """Days of a sheet."""
@@ -129,13 +129,12 @@ def lesson_of(measured: Measured, ended_ms: int) -> Lesson:
     return Lesson(
         ladder=measured.ladder,
         day=ended_ms // DAY_MS,
-        buckets=tuple([(name, bucket_of(value)) for name, value in measured.values.items()]),
+        buckets=tuple(buckets_of(measured.values)),
         traits=frozenset(measured.traits),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
+class Spread(msgspec.Struct, frozen=True, gc=False):
     """How one measure is spread over a cohort's calls; in natural logarithms.
 
     Costs and durations are skewed and positive, so they are taken as log-normal, but with the
@@ -150,9 +149,6 @@ class Spread:
     low: float
     high: float
     """99 % are below."""
-
-
-_NONE: Final[dict[int, int]] = {}
 
 
 class Spreads(Mapping[str, Spread]):
@@ -193,7 +189,8 @@ class Spreads(Mapping[str, Spread]):
     def _counts(self, measure: str) -> dict[int, float]:
         counts: dict[int, float] = {}
         for sketches, scale in self._sketches:
-            for bucket, weight in sketches.get(measure, _NONE).items():
+            weights = sketches.get(measure)
+            for bucket, weight in weights.items() if weights else ():
                 if weight > 0:
                     counts[bucket] = counts.get(bucket, 0.0) + weight * scale
         if measure in self._lasting:
@@ -251,21 +248,15 @@ def fit(
 def spread_of(counts: Mapping[int, float]) -> Spread:
     """The spread of a sketch with at least one value; weights in calls of today."""
     low, middle, high = quantiles(counts, _SHARES)
-    return Spread(
-        calls=math.fsum(counts.values()),
-        middle=middle,
-        deviation=_widest(counts, middle),
-        low=low,
-        high=high,
-    )
+    calls = math.fsum(counts.values())
+    return Spread(calls, middle, _widest(counts, calls, middle), low, high)
 
 
-def _widest(counts: Mapping[int, float], middle: float) -> float:
+def _widest(counts: Mapping[int, float], calls: float, middle: float) -> float:
     """The deviation of the log-normal that is at least as wide as the values are anywhere.
 
     Each value above the middle tells one: so many calls went at least so far.
     """
-    calls = math.fsum(counts.values())
     beyond = widest = 0.0
     for bucket in sorted(counts, reverse=True):
         distance = log_middle_of(bucket) - middle
@@ -273,8 +264,10 @@ def _widest(counts: Mapping[int, float], middle: float) -> float:
             break
         beyond += counts[bucket]
         if beyond >= _LEAST_BEYOND:
-            z = _NORMAL.inv_cdf(1 - beyond / calls) if beyond < calls * _FAR else _FAR_Z
-            widest = max(widest, distance / z)
+            if beyond >= calls * _FAR:
+                # Whatever comes after is nearer to the middle, and tells no wider one.
+                return max(widest, distance / _FAR_Z)
+            widest = max(widest, distance / _NORMAL.inv_cdf(1 - beyond / calls))
     return widest
 
 

@@ -10,7 +10,7 @@ from service.records import Part, Reason
 from workers.detection.cohort import ACCOUNT, ASSISTANT_CALLS
 from workers.detection.deviation import Deviation
 from workers.detection.ladder import Ladder
-from workers.detection.measure import TOTAL, Measured, names_of
+from workers.detection.measure import MEASURES, TOTAL, Measured, names_of
 from workers.detection.opinion import Opinion
 from workers.detection.traits import UNKNOWN_RATE
 from workers.products import INFERENCE, label
@@ -331,7 +331,7 @@ def _more_of(product: ProductCost, ladder: Ladder) -> Iterator[tuple[float, str]
     """How many times the usual there was of each, and that in words."""
     usual = {
         measure: math.exp(known.spread.middle)
-        for measure, name in names_of(product.product)._asdict().items()
+        for measure, name in zip(MEASURES, names_of(product.product), strict=False)
         if (known := ladder.usual(name)) is not None
     }
     events = usual.get("events")

@@ -1,5 +1,6 @@
 """A call's cohorts together, the finest first, and what they say of measures and traits."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -24,6 +25,8 @@ class Ladder:
         """The finest cohort with enough calls to say that something is missing."""
         self.always = tuple(_always(self.speaker)) if self.speaker else ()
         """Products that hardly any call lacks, how likely one does, and by whose calls."""
+        self.calm: dict[str, float] = {}
+        """By measure, up to where nothing is strange, as far as that was asked for."""
         self._usual: dict[str, Usual | None] = {}
         self._unseen: dict[str, tuple[float, Baseline] | None] = {}
 
@@ -33,6 +36,8 @@ class Ladder:
             return self._usual[measure]
         except KeyError:
             found = self._usual[measure] = usual_of(measure, self.baselines)
+            # What nobody knows is never strange.
+            self.calm[measure] = found.calm if found else math.inf
             return found
 
     def unseen(self, trait: str) -> tuple[float, Baseline] | None:

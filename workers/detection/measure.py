@@ -4,7 +4,6 @@ A measure is a positive number that calls of a kind have in common and that may 
 trait is a fact: a product that occurs, a price that was charged, a model that was used.
 """
 
-from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -27,7 +26,7 @@ FREE: Final = "free:"
 
 
 class Names(NamedTuple):
-    """The names of a product's measures."""
+    """The names of a product's measures, and the trait that it occurs."""
 
     cost: str
     cost_per_minute: str
@@ -35,12 +34,17 @@ class Names(NamedTuple):
     events_per_minute: str
     each: str
     billed: str
+    trait: str
 
 
 @lru_cache(maxsize=1024)
 def names_of(product: str) -> Names:
     """The names of a product's measures: what is measured, a colon, the product."""
-    return Names(*(f"{name}:{product}" for name in Names._fields))
+    return Names._make([*(f"{name}:{product}" for name in MEASURES), f"product:{product}"])
+
+
+MEASURES: Final = Names._fields[:-1]
+"""What is measured of a product."""
 
 
 class Measured(msgspec.Struct, frozen=True, gc=False):
@@ -66,19 +70,22 @@ def measure(tree: CostTree, call: Call, seconds: int) -> Measured:
     if total > 0:
         values[TOTAL] = total
         values[PER_MINUTE] = total / minutes
-    products = {product.product: product for product in tree.products[:_MOST_PRODUCTS]}
-    for name, product in products.items():
-        _measure_product(values, names_of(name), product, minutes)
-    models = _measure_events(values, products, tree)
-    return Measured(
-        cohort=cohort,
-        ladder=cohort.ladder,
-        minutes=minutes,
-        total=total,
-        values=values,
-        products=products,
-        traits=tuple(_traits(total, products, models, cohort)),
-    )
+    products: dict[str, ProductCost] = {}
+    traits: list[str] = []
+    country = cohort.country
+    for product in tree.products[:_MOST_PRODUCTS]:
+        name = product.product
+        products[name] = product
+        names = names_of(name)
+        _measure_product(values, names, product, minutes)
+        traits.append(names.trait)
+        traits += [rate_trait(name, country, rate) for rate in product.rates[:_MOST_RATES]]
+    traits += [f"model:{model}" for model in _measure_events(values, products, tree)]
+    if cohort.kind != UNANSWERED:
+        traits.append(f"country:{country}")
+    if not total:
+        traits.append(FREE)
+    return Measured(cohort, cohort.ladder, minutes, total, values, products, traits=tuple(traits))
 
 
 def _measure_product(
@@ -106,28 +113,14 @@ def _measure_events(
         model = record.model or record.llm_model
         if model:
             models[str(model)] = None
-        billed, real = event.billed_seconds, event.real_seconds
-        if billed and real is not None and event.product in products:
+        billed = event.billed_seconds
+        if billed and (real := event.real_seconds) is not None and event.product in products:
             # Started minutes are fair: only what is billed beyond them is strange.
             ratio = billed / (_SECONDS * max(1, -(-real // _SECONDS)))
             name = names_of(event.product).billed
-            values[name] = max(ratio, values.get(name, 0.0))
+            if ratio > values.get(name, 0.0):
+                values[name] = ratio
     return models
-
-
-def _traits(
-    total: float, products: dict[str, ProductCost], models: Iterable[str], cohort: Cohort
-) -> Iterator[str]:
-    for name, product in products.items():
-        yield f"product:{name}"
-        for rate in product.rates[:_MOST_RATES]:
-            yield rate_trait(name, cohort.country, rate)
-    for model in models:
-        yield f"model:{model}"
-    if cohort.kind != UNANSWERED:
-        yield f"country:{cohort.country}"
-    if not total:
-        yield FREE
 
 
 @lru_cache(maxsize=4096)

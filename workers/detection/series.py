@@ -112,22 +112,23 @@ class Series:
     """The latest minute that was looked at."""
     _counted: int = 0
     """Calls so far."""
-    _until: dict[int, int] = field(default_factory=dict)
-    """By window, up to how many calls so far there are none too many in it in this hour."""
+    _until: int = 0
+    """With fewer calls so far no window has too many in this hour."""
     _costs: dict[int, "Costs"] = field(default_factory=dict)
     """What calls cost before an hour, as it was known when it was first asked."""
 
     def count(self, minute: int, calls: int = 1) -> None:
         """Adds calls that began in that minute (or ended, where that was not heard of)."""
         minutes = self.minutes
-        if minute not in minutes:
+        if minute in minutes:
+            minutes[minute] += calls
+        else:
             while minutes and (oldest := next(iter(minutes))) <= minute - MINUTES_KEPT:
                 del minutes[oldest]
-            is_late = bool(minutes) and minute < next(reversed(minutes))
-            minutes[minute] = 0
+            is_late = minutes and minute < next(reversed(minutes))
+            minutes[minute] = calls
             if is_late:  # They are in order, the oldest in front.
-                minutes = self.minutes = dict(sorted(minutes.items()))
-        minutes[minute] += calls
+                self.minutes = dict(sorted(minutes.items()))
         self._counted += calls
         quarter = minute // 15
         self.quarters[quarter] = self.quarters.get(quarter, 0) + calls
@@ -143,25 +144,33 @@ class Series:
         """Whether any window has more calls than are nothing to speak of in this hour."""
         hour = minute // 60
         if self.quiet_hour != hour:
-            self.quiet_hour, self.quiet, self._until = hour, dict(_LEAST), {}
+            self.quiet_hour, self.quiet, self._until = hour, dict(_LEAST), 0
         if minute < self._looked:
             # A look back, for a call that came late: what it finds holds for no later minute.
-            self._until = {}
-            return any(self.last(minute, of) > quiet for of, quiet in self.quiet.items())
+            self._until = 0
+            return self._spare(minute) < 0
         self._looked = minute
-        for minutes, quiet in self.quiet.items():
-            # From here on time takes calls out of a window and puts none in.
-            if self._counted >= self._until.get(minutes, 0):
-                spare = quiet - self.last(minute, minutes)
-                if spare < 0:
-                    return True
-                self._until[minutes] = self._counted + spare + 1
-        return False
+        # From here on time takes calls out of a window and puts none in.
+        if self._counted < self._until:
+            return False
+        spare = self._spare(minute)
+        self._until = self._counted + spare + 1
+        return spare < 0
+
+    def _spare(self, minute: int) -> int:
+        """So many more calls no window would show, at least; below zero where one shows some."""
+        most = sum(self.minutes.values())
+        return min(
+            [
+                quiet - (most if most <= quiet else self.last(minute, of))
+                for of, quiet in self.quiet.items()
+            ]
+        )
 
     def count_anew(self) -> None:
         """Forgets the last minutes, which somebody else has counted and fills in."""
         self.minutes, self.quarters = {}, {}
-        self._until = {}
+        self._until = 0
 
     def last(self, minute: int, minutes: int) -> int:
         """Calls in so many minutes up to and with that one."""
@@ -373,19 +382,18 @@ class Paid(NamedTuple):
 def paid(series: Series, hour: int) -> dict[int, Paid]:
     """Of the hours before that one, by how many; none where there is nothing to compare."""
     known, micros, squares = series.known, series.micros, series.squares
-    found = {}
+    found: dict[int, Paid] = {}
+    calls = cost = squared = 0
+    end = hour
     for hours in SPEND_HOURS:
-        stretch = [each for each in range(hour - hours, hour) if each in known]
-        if not stretch:
-            continue
-        before = series.costs(hour - hours)
-        if before.known >= _KNOWN_LEAST:
-            found[hours] = Paid(
-                sum([known[each] for each in stretch]),
-                sum([micros.get(each, 0) for each in stretch]),
-                sum([squares.get(each, 0) for each in stretch]),
-                before,
-            )
+        for each in range(hour - hours, end):
+            if each in known:
+                calls += known[each]
+                cost += micros.get(each, 0)
+                squared += squares.get(each, 0)
+        end = hour - hours
+        if calls and (before := series.costs(end)).known >= _KNOWN_LEAST:
+            found[hours] = Paid(calls, cost, squared, before)
     return found
 
 

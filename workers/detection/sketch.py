@@ -29,6 +29,11 @@ def bucket_of(value: float) -> int:
     return _ceil(_log(max(_SMALLEST, value)) * _PER_LOG)
 
 
+def buckets_of(values: Mapping[str, float]) -> list[tuple[str, int]]:
+    """The bucket of each, with its name."""
+    return [(name, _ceil(_log(max(_SMALLEST, value)) * _PER_LOG)) for name, value in values.items()]
+
+
 def middle_of(bucket: int) -> float:
     """The value that stands for all in a bucket."""
     return math.exp(log_middle_of(bucket))

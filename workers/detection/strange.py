@@ -25,7 +25,10 @@ def deviations(measured: Measured, ladder: Ladder, least: float) -> list[Deviati
 
 
 def _too_much(measured: Measured, ladder: Ladder, least: float) -> Iterator[Deviation]:
+    calm = ladder.calm
     for name, value in measured.values.items():
+        if value <= calm.get(name, 0.0):
+            continue
         usual = ladder.usual(name)
         if usual is None or value <= usual.calm:
             continue

@@ -189,8 +189,9 @@ class History:
         like: Sequence[int] = range(hour - _DAY, first - 1, -_DAY)
         weekday, weeks = _weekday(hour), len(like) // 7
         weights, alike = _WEIGHTS[weekday][weeks], _ALIKE[weekday][weeks]
-        if self.odd:
-            sound = [place for place, at in enumerate(like) if not self._is_odd(at)]
+        odd_days = self._odd_days(hour)
+        if odd_days:
+            sound = [place for place in range(len(like)) if place + 1 not in odd_days]
             odd = len(like) - len(sound)
             if sound and (odd <= most_odd * len(like) or odd < _ODD_DAYS):
                 like = [like[place] for place in sound]
@@ -209,9 +210,10 @@ class History:
         known_days = min(1.0, sum(alike[: len(like)]))
         return Usual(mean, came + _PRIOR, day.spread + (1.0 - known_days) * _SPREAD_OF_OTHER_SORT)
 
-    def _is_odd(self, hour: int) -> bool:
-        odd = self.odd
-        return hour in odd or hour - 1 in odd or hour + 1 in odd
+    def _odd_days(self, hour: int) -> set[int]:
+        """So many days before that hour there was an odd one, or beside such."""
+        apart = [hour + 1 - odd for odd in self.odd]
+        return {hours // _DAY for hours in apart if hours % _DAY <= 2}  # noqa: PLR2004
 
     def _day(self, number: int) -> _Day:
         day = self._days.get(number)
@@ -252,14 +254,15 @@ class History:
         workdays = [number for number in range(begin, day) if _weekday(number * _DAY) < _WORKDAYS]
         if len(workdays) < _SPREAD_DAYS:
             return _SPREAD
+        begins = [number * _DAY for number in workdays]
         beyond = squares = 0.0
         get = self.hours.get
         for hour in range(_DAY):
-            amounts = [get(number * _DAY + hour, 0) for number in workdays]
-            cut = _cut(amounts)
-            kept = [min(amount, cut) for amount in amounts]
-            mean = sum(kept) / len(kept)
-            variance = (sum([k * k for k in kept]) - mean * sum(kept)) / (len(kept) - 1)
+            amounts = [get(first + hour, 0) for first in begins]
+            kept = _kept(amounts)
+            sum_ = sum(kept)
+            mean = sum_ / len(kept)
+            variance = (sum(map(mul, kept, kept)) - mean * sum_) / (len(kept) - 1)
             beyond += variance - mean
             squares += mean * mean
         return min(_MOST_SPREAD, max(_SPREAD, beyond / squares if squares else 0.0))
@@ -270,11 +273,12 @@ class History:
 
 def _weighed(weights: Sequence[float], amounts: list[int], cut: int) -> float:
     """The weighted sum of amounts, each cut to that size."""
-    beyond = [
-        w * (amount - cut) for w, amount in zip(weights, amounts, strict=False) if amount > cut
-    ]
     whole: float = sum(map(mul, weights, amounts))
-    return whole - sum(beyond)
+    if max(amounts, default=0) <= cut:
+        return whole
+    return whole - sum(
+        [w * (amount - cut) for w, amount in zip(weights, amounts, strict=False) if amount > cut]
+    )
 
 
 def _weekday(hour: int) -> int:
@@ -284,7 +288,13 @@ def _weekday(hour: int) -> int:
 
 def _cut(amounts: list[int]) -> int:
     """The largest amount that like hours are taken to have in truth."""
+    return max(_kept(amounts), default=0)
+
+
+def _kept(amounts: list[int]) -> list[int]:
+    """The amounts in ascending order, none of them larger than like hours have in truth."""
+    kept = sorted(amounts)
     odd = -(-len(amounts) // _CUT_SHARE)
-    if len(amounts) <= odd:
-        return max(amounts, default=0)
-    return sorted(amounts)[-odd - 1]
+    if len(amounts) > odd:
+        kept[-odd:] = kept[-odd - 1 : -odd] * odd
+    return kept

@@ -174,6 +174,10 @@ class Velocity:
         self._least = least_excess
         self._currency = currency
         self.series: dict[Key, Series] = {}
+        """Made by `of`, each of them."""
+        self._whole: list[tuple[Key, Series]] = []
+        self._priced: list[tuple[Key, Series]] = []
+        """Those of them that are looked at every hour."""
         self.episodes: dict[Key, Episode] = {}
         self._found: dict[tuple[str, str], _Keyed] = {}
         """Those of the series that calls to the same places belong to."""
@@ -252,6 +256,10 @@ class Velocity:
             whole = self.series.get(Key(CALLS, key.cohort)) if key.kind in SHAPES else None
             begin = whole.history.begin_hour if whole else hour
             found = self.series[key] = Series(History(begin))
+            if key.is_whole:
+                self._whole.append((key, found))
+            if key.is_priced_place:
+                self._priced.append((key, found))
         return found
 
     def _owner(self, passed: Passed, now_ms: int) -> str:
@@ -362,8 +370,7 @@ class Velocity:
                 return []
             breaches = self._drops([(key, account)], quarter)
         else:
-            wholes = [(key, series) for key, series in self.series.items() if key.is_whole]
-            breaches = self._drops(wholes, quarter) + self._spends(wholes, quarter // 4)
+            breaches = self._drops(self._whole, quarter) + self._spends(quarter // 4)
         return self._tell(breaches, quarter * _QUARTER_MS) if breaches else []
 
     def _drops(self, wholes: _Keyed, quarter: int) -> list[tuple[Key, Breach]]:
@@ -374,15 +381,15 @@ class Velocity:
         found = ((Key(DROP, key.cohort), drop(s, quarter, threshold=threshold)) for key, s in may)
         return [(key, breach) for key, breach in found if breach]
 
-    def _spends(self, wholes: _Keyed, hour: int) -> list[tuple[Key, Breach]]:
+    def _spends(self, hour: int) -> list[tuple[Key, Breach]]:
         """Of the account all its assistants and connections together, each against its own usual.
 
         What runs to a place runs from somebody: it must show there, too. So a place is not blamed
         for a new assistant, or for a dear one that calls there more often.
         """
-        owned = [(key, paid(series, hour)) for key, series in wholes if key.is_entity]
+        owned = [(key, paid(series, hour)) for key, series in self._whole if key.is_entity]
         owners = [of for _, of in owned]
-        places = [(k, paid(series, hour)) for k, series in self.series.items() if k.is_priced_place]
+        places = [(key, paid(series, hour)) for key, series in self._priced]
         looked_at = [(key, [of]) for key, of in [*owned, *places]]
         looked_at.append((Key(CALLS, ACCOUNT), owners))
         threshold = _threshold(_SPEND_LOOKS, len(looked_at), _FALSE_SPENDS_PER_MONTH)
