@@ -6,10 +6,9 @@ other is kept, and alerts only where enough money is in it; and so does what a c
 usually cost, where somebody has learned that.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 import msgspec
@@ -57,7 +56,7 @@ _SHOWN_PARTS: Final = 4
 _GROWING: Final = frozenset({SESSION_COST, PRODUCT_COST, PRODUCT_EVENTS})
 
 
-class Case(msgspec.Struct, frozen=True, gc=False):
+class Case(msgspec.Struct, frozen=True, dict=True):
     """What is judged: a session's tree and what else is known of the call."""
 
     tree: CostTree
@@ -75,7 +74,12 @@ class Case(msgspec.Struct, frozen=True, gc=False):
     before: Verdict | None = None
     """The verdict that stood until now, where this is one more look at a settled cost."""
 
-    @property
+    @cached_property
+    def known(self) -> Call:
+        """The call with what only the records tell of it."""
+        return known_of(self.call, self.tree)
+
+    @cached_property
     def duration_seconds(self) -> int:
         """How long the call was: the longest of what webhooks and records state; 0 for unknown."""
         call = self.call
@@ -207,7 +211,7 @@ def _ceilings(case: Case, policy: Policy) -> Iterator[Reason]:
 
 
 def _chosen(case: Case, policy: Policy) -> Sequence[Ceiling]:
-    call = known_of(case.call, case.tree)
+    call = case.known
     choose = policy.lenient_ceilings_for if case.provisional else policy.ceilings_for
     return choose(call.assistant_id, call.connection_id, call.direction)
 
@@ -464,12 +468,14 @@ def _listed(parts: Mapping[str, Decimal]) -> str:
     return f": {', '.join(named)}" if named else ""
 
 
-def _alike(tree: CostTree) -> Iterator[CostEvent]:
+def _alike(tree: CostTree) -> list[CostEvent]:
     """Events that share product and cost with another: only they are worth a closer look."""
     several = {product.product for product in tree.products if product.events > 1}
     events = [e for e in tree.events if e.product in several and e.cost > 0]
-    seen = Counter([(event.product, event.cost) for event in events])
-    return (e for e in events if seen[e.product, e.cost] > 1)
+    alike: dict[tuple[str, Decimal], list[CostEvent]] = {}
+    for event in events:
+        alike.setdefault((event.product, event.cost), []).append(event)
+    return [event for group in alike.values() if len(group) > 1 for event in group]
 
 
 def _times(count: int) -> str:
@@ -554,7 +560,7 @@ def measured_of(case: Case, policy: Policy) -> Measured | None:
     """
     if case.provisional or case.tree.currency != policy.currency:
         return None
-    return measure(case.tree, known_of(case.call, case.tree), case.duration_seconds)
+    return measure(case.tree, case.known, case.duration_seconds)
 
 
 def is_strange(opinion: Opinion, found: Grounds | Verdict) -> bool:

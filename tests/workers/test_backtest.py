@@ -111,7 +111,7 @@ def test_what_was_told_does_not_teach() -> None:
     """Nor does what somebody's ceiling told: the account's calls are those that were not."""
     policy = UNBOUND.model_copy(update={"max_session_cost": Decimal(1)})
     test, _ = taught([*steady(40), recorded(40, BEGIN_MS + 11 * HOUR_MS, minutes=30)], policy)
-    assert test.memory._calls["account"] == 40
+    assert test.memory.calls("account") == 40
 
 
 def test_what_is_listed_does_not_teach_either() -> None:
@@ -119,14 +119,14 @@ def test_what_is_listed_does_not_teach_either() -> None:
     test, said = taught([*steady(200), recorded(200, BEGIN_MS + 60 * HOUR_MS, minutes=4)])
     assert said[-1].grounds.reasons
     assert said[-1].grounds.severity is None
-    assert test.memory._calls["account"] == 200
+    assert test.memory.calls("account") == 200
 
 
 def test_what_only_crosses_a_ceiling_teaches() -> None:
     """Where every call crosses it, that is usual, and what departs from it is still found."""
     policy = UNBOUND.model_copy(update={"max_session_cost": Decimal("0.1")})
     test, _ = taught(steady(60), policy)
-    assert test.memory._calls["account"] == 60
+    assert test.memory.calls("account") == 60
 
 
 def test_budgets_are_findings_in_order() -> None:

@@ -17,7 +17,7 @@ from tests.world.valkey import Valkey
 from workers import baselines as module
 from workers.baselines import Baselines
 from workers.detection.baseline import DAY_MS, DAYS, EMPTY, Baseline, Lesson, fit
-from workers.detection.lasting import HOUR_MS, Change, Evidence
+from workers.detection.lasting import HOUR_MS, Change
 from workers.detection.leaning import LEAST_CALLS
 from workers.detection.memory import Memory
 from workers.sheets import LONGEST_NAME
@@ -59,8 +59,7 @@ def remember(memory: Memory, call: Call) -> None:
     memory.learn(call.lesson, strange=call.strange)
     buckets = dict(call.lesson.buckets)
     for cohort, cause in call.causes:
-        evidence = memory.strange.setdefault(cohort, {}).setdefault(cause, Evidence())
-        evidence.add(call.ended_ms // HOUR_MS, buckets.get(cause))
+        memory.evidence(cohort, cause).add(call.ended_ms // HOUR_MS, buckets.get(cause))
 
 
 async def teach(baselines: Baselines, id: str, call: Call) -> bool:
@@ -126,8 +125,6 @@ def in_both(url: str, stream: Sequence[Call], order: Sequence[int]) -> tuple[Any
     memory = Memory()
     for call in stream:
         remember(memory, call)
-    for name in list(memory._waiting):
-        memory._count(name)
 
     async def run() -> tuple[Any, ...]:
         async with Redis.from_url(url) as redis:

@@ -4,6 +4,7 @@ A cohort is an assistant or connection, a direction, a destination country and a
 coarser ones leave out one after the other, up to the whole account.
 """
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -44,14 +45,18 @@ class Cohort(msgspec.Struct, frozen=True, gc=False):
     @property
     def ladder(self) -> tuple[str, ...]:
         """The cohorts' names from the finest to the whole account."""
-        entity, direction, country, kind = self.entity, self.direction, self.country, self.kind
-        return (
-            f"{entity}/{direction}/{country}/{kind}",
-            f"{entity}/{direction}/{_ANY}/{kind}",
-            f"{_ANY}/{direction}/{country}/{kind}",
-            f"{_ANY}/{_ANY}/{_ANY}/{kind}",
-            ACCOUNT,
-        )
+        return _ladder(self.entity, self.direction, self.country, self.kind)
+
+
+@lru_cache(maxsize=1024)
+def _ladder(entity: str, direction: str, country: str, kind: str) -> tuple[str, ...]:
+    return (
+        f"{entity}/{direction}/{country}/{kind}",
+        f"{entity}/{direction}/{_ANY}/{kind}",
+        f"{_ANY}/{direction}/{country}/{kind}",
+        f"{_ANY}/{_ANY}/{_ANY}/{kind}",
+        ACCOUNT,
+    )
 
 
 def cohort_of(tree: CostTree, call: Call) -> Cohort:

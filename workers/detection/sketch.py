@@ -31,7 +31,9 @@ def bucket_of(value: float) -> int:
 
 def buckets_of(values: Mapping[str, float]) -> list[tuple[str, int]]:
     """The bucket of each, with its name."""
-    return [(name, _ceil(_log(max(_SMALLEST, value)) * _PER_LOG)) for name, value in values.items()]
+    if min(values.values(), default=1.0) < _SMALLEST:
+        return [(name, bucket_of(value)) for name, value in values.items()]
+    return [(name, _ceil(_log(value) * _PER_LOG)) for name, value in values.items()]
 
 
 def middle_of(bucket: int) -> float:

@@ -179,8 +179,10 @@ class Velocity:
         self._priced: list[tuple[Key, Series]] = []
         """Those of them that are looked at every hour."""
         self.episodes: dict[Key, Episode] = {}
-        self._found: dict[tuple[str, str], _Keyed] = {}
+        self._of_places: dict[tuple[str, str], _Keyed] = {}
         """Those of the series that calls to the same places belong to."""
+        self._of_owners: dict[str, _Keyed] = {}
+        """Likewise those of the same assistant or connection."""
         self._takers: dict[str, tuple[int, int, str]] = {}
         """By connection, since when, when last, and who takes its calls."""
         self._numbers: dict[tuple[str, str], int] = {}
@@ -290,21 +292,25 @@ class Velocity:
     def _wholes(self, passed: Passed, hour: int) -> _Keyed:
         """The series of the account, and of the places that a call goes to."""
         of = (passed.country, passed.prefix)
-        found = self._found.get(of)
+        found = self._of_places.get(of)
         if found is None:
             keys = [Key(CALLS, cohort) for cohort in (ACCOUNT, *of) if cohort]
-            found = self._found[of] = [(key, self.of(key, hour)) for key in keys]
+            found = self._of_places[of] = [(key, self.of(key, hour)) for key in keys]
         return found
 
     def _owned(self, passed: Passed, owner: str, hour: int) -> _Keyed:
         """The series of its assistant or connection, and of the shape that it has by its number."""
         if not owner:
             return []
-        keys = [Key(CALLS, owner)]
+        found = self._of_owners.get(owner)
+        if found is None:
+            key = Key(CALLS, owner)
+            found = self._of_owners[owner] = [(key, self.of(key, hour))]
         shape = self._shape(passed, owner, hour)
-        if shape:
-            keys.append(Key(shape, owner))
-        return [(key, self.of(key, hour)) for key in keys]
+        if not shape:
+            return found
+        key = Key(shape, owner)
+        return [*found, (key, self.of(key, hour))]
 
     def _ended(self, passed: Passed, owner: str, now_ms: int) -> _Keyed:
         """The series in which a call counts by what its end tells."""
@@ -325,13 +331,10 @@ class Velocity:
         if hour != self._numbers_hour:
             self._numbers, self._numbers_hour = {}, hour
         # Both are counted, whatever the first shows.
-        times, near = (self._seen(owner, name) for name in (passed.number, passed.block))
+        seen, number, block = self._numbers, (owner, passed.number), (owner, passed.block)
+        times = seen[number] = seen.get(number, 0) + 1
+        near = seen[block] = seen.get(block, 0) + 1
         return shape_of(times, near)
-
-    def _seen(self, entity: str, name: str) -> int:
-        key = (entity, name)
-        times = self._numbers[key] = self._numbers.get(key, 0) + 1
-        return times
 
     def _surges(self, touched: _Keyed, minute: int) -> list[tuple[Key, Breach]]:
         busy = [

@@ -406,9 +406,6 @@ def test_what_is_remembered_does_not_depend_on_the_order() -> None:
     calls = list(lognormal(400, Random(9), spread=0.3))
     tests = [taught(each)[0] for each in (calls, _jumbled(calls, Random(8)))]
     last = calls[-1]
-    for test in tests:
-        for name in list(test.memory._waiting):
-            test.memory._count(name)
     assert tests[0].memory.sheets == tests[1].memory.sheets
     assert tests[0].memory.strange == tests[1].memory.strange == {}
     assert len(rungs(tests[0], last)) == 5

@@ -51,7 +51,7 @@ def test_the_strange_teaches_whom_nothing_is_known_of_yet() -> None:
         memory.learn(LESSON, strange=True)
     assert memory.ladder(LESSON.ladder, TODAY).calls == LEAST_CALLS
     memory.learn(LESSON)
-    assert memory._calls["account"] == LEAST_CALLS + 1
+    assert memory.calls("account") == LEAST_CALLS + 1
 
 
 def test_what_was_never_seen_is_known_at_once() -> None:
