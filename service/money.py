@@ -9,7 +9,8 @@ ZERO: Final = Decimal(0)
 # Beyond these a figure is junk, not money; without a bound `1E+999999` would fill the memory
 # when it is added up or printed.
 _LARGEST: Final = Decimal("1E+15")
-_LARGEST_COUNTED: Final = Decimal(1_000_000)
+_MOST_COUNTED: Final = Decimal(1_000_000)
+_LEAST_COUNTED: Final = -_MOST_COUNTED
 _MILLION: Final = Decimal(1_000_000)
 _MOST_TEXT: Final = 64
 _MOST_PLACES: Final = 24
@@ -57,7 +58,7 @@ def millionths(amount: Decimal) -> int:
 
     At most a million either way: no call costs more, and sums of these stay within 64 bits.
     """
-    bounded = max(-_LARGEST_COUNTED, min(_LARGEST_COUNTED, amount))
+    bounded = max(_LEAST_COUNTED, min(_MOST_COUNTED, amount))
     return int((bounded * _MILLION).to_integral_value())
 
 

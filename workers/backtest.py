@@ -21,7 +21,7 @@ from workers.detection.memory import Memory
 from workers.detection.opinion import Gates, Opinion, opinion_of
 from workers.detection.replay import Replay
 from workers.detection.velocity import Passed, Velocity
-from workers.judge import Case, Grounds, grounds_of, is_strange, measured_of
+from workers.judge import Case, Grounds, duration_of, grounds_of, is_strange, measured_of
 from workers.policy import Policy
 from workers.recorded import Recorded
 
@@ -125,7 +125,7 @@ def passed(recorded: Recorded, currency: str) -> Passed:
         prefix=prefix,
         number=number,
         block=block,
-        duration_seconds=Case(recorded.tree, call).duration_seconds,
+        duration_seconds=duration_of(call, recorded.tree),
         cost=recorded.tree.charged if recorded.tree.currency == currency else None,
         connection=call.connection_id or "",
     )

@@ -82,9 +82,7 @@ class Case(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def duration_seconds(self) -> int:
         """How long the call was: the longest of what webhooks and records state; 0 for unknown."""
-        call = self.call
-        from_webhook = (call.end_ms - call.start_ms) // 1000 if call.end_ms and call.start_ms else 0
-        return max(from_webhook, call.duration_seconds, self.tree.real_seconds)
+        return duration_of(self.call, self.tree)
 
     @property
     def trusted(self) -> bool:
@@ -144,6 +142,13 @@ def grounds_of(case: Case, policy: Policy, opinion: Opinion | None = None) -> Gr
         severity=alerting[0].severity if alerting else None,
         excess=max(reason.excess for reason in alerting or reasons),
     )
+
+
+def duration_of(call: Call, tree: CostTree) -> int:
+    """How many seconds a call took, by the longest of what is stated; 0 for unknown."""
+    start_ms, end_ms = call.start_ms, call.end_ms
+    from_webhook = (end_ms - start_ms) // 1000 if end_ms and start_ms else 0
+    return max(from_webhook, call.duration_seconds, tree.real_seconds)
 
 
 def known_of(call: Call, tree: CostTree) -> Call:

@@ -247,7 +247,7 @@ def _event(
     own = cumulative = currency = None
     if cost:
         own, cumulative = money(cost.event_cost), money(cost.cumulative_cost)
-        currency = _currency(cost.currency)
+        currency = _code(stated) if type(stated := cost.currency) is str else None
     rate, billed, real = record.rate, record.billed_sec, record.call_sec
     if real is None:
         real = record.duration_sec
@@ -332,15 +332,21 @@ _COST: Final = attrgetter("cost")
 
 
 def _product_cost(product: str, events: Sequence[Event], whole: Decimal) -> ProductCost:
-    first = events[0]
-    cost, billed, real = first.cost, first.billed_seconds, first.real_seconds
-    rates: tuple[Decimal, ...] = () if first.rate is None else (first.rate,)
-    if len(events) > 1:
-        cost = sum([event.cost for event in events], ZERO)
-        rates = tuple(sorted({event.rate for event in events if event.rate is not None}))
-        billed = _sum([event.billed_seconds for event in events])
-        real = _sum([event.real_seconds for event in events])
-    return ProductCost(product, cost, whole, len(events), rates, billed, real)
+    if len(events) == 1:  # As most are.
+        (event,) = events
+        rates = () if event.rate is None else (event.rate,)
+        return ProductCost(
+            product, event.cost, whole, 1, rates, event.billed_seconds, event.real_seconds
+        )
+    return ProductCost(
+        product,
+        sum([event.cost for event in events], ZERO),
+        whole,
+        len(events),
+        tuple(sorted({event.rate for event in events if event.rate is not None})),
+        _sum([event.billed_seconds for event in events]),
+        _sum([event.real_seconds for event in events]),
+    )
 
 
 def _sum(stated: Iterable[int | None]) -> int | None:

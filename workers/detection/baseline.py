@@ -172,12 +172,11 @@ class Spreads(Mapping[str, Spread]):
 
     def find(self, measure: str) -> Spread | None:
         """The spread of a measure; None where it is not known."""
-        try:
+        if measure in self._made:
             return self._made[measure]
-        except KeyError:
-            counts = self._counts(measure)
-            made = self._made[measure] = spread_of(counts) if counts else None
-            return made
+        counts = self._counts(measure)
+        made = self._made[measure] = spread_of(counts) if counts else None
+        return made
 
     def __iter__(self) -> Iterator[str]:
         names = dict.fromkeys(name for sketches, _ in self._sketches for name in sketches)
@@ -247,8 +246,12 @@ def fit(
 
 def spread_of(counts: Mapping[int, float]) -> Spread:
     """The spread of a sketch with at least one value; weights in calls of today."""
-    low, middle, high = quantiles(counts, _SHARES)
+    if len(counts) == 1:  # As many are: what costs the same in each call.
+        ((bucket, calls),) = counts.items()
+        middle = log_middle_of(bucket)
+        return Spread(calls, middle, 0.0, middle, middle)
     calls = math.fsum(counts.values())
+    low, middle, high = quantiles(counts, _SHARES)
     return Spread(calls, middle, _widest(counts, calls, middle), low, high)
 
 

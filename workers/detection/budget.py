@@ -138,8 +138,10 @@ class Budgets:
         self, at_ms: int, amount: Decimal, assistant_id: str | None, connection_id: str | None
     ) -> list[Finding]:
         """A call that ended at `at_ms` cost so much: the rungs that are reached by it."""
-        count = millionths(amount)
         found: list[Finding] = []
+        if not self._tallies:
+            return found
+        count = millionths(amount)
         for budget, tally in self._tallies.items():
             if budget.when.includes(assistant_id, connection_id):
                 found += tally.add(count, self._period(budget.per, at_ms), at_ms, self._currency)

@@ -28,6 +28,8 @@ class Ladder:
         self.calm: dict[str, float] = {}
         """By measure, up to where nothing is strange, as far as that was asked for."""
         self._usual: dict[str, Usual | None] = {}
+        self.familiar: set[str] = set()
+        """Traits that were seen, as far as that was asked for."""
         self._unseen: dict[str, tuple[float, Baseline] | None] = {}
 
     def usual(self, measure: str) -> Usual | None:
@@ -46,6 +48,8 @@ class Ladder:
             return self._unseen[trait]
         except KeyError:
             found = self._unseen[trait] = _unseen(trait, self._rungs(trait))
+            if found is None:
+                self.familiar.add(trait)
             return found
 
     def _rungs(self, trait: str) -> Sequence[Baseline]:

@@ -6,6 +6,7 @@ and until it has some calls, what is usual there counts as usual here.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -93,15 +94,14 @@ def _deviations(spreads: Sequence[Spread]) -> list[float]:
 
     A coarser cohort only tells something new by the calls that the finer one lacks.
     """
-    found: list[float] = []
     last = spreads[-1]
-    leaned_on = last.deviation if last.calls >= _ENOUGH else _GUESSED
-    for place in range(len(spreads) - 1, -1, -1):
-        spread = spreads[place]
+    leaned_on = max(last.deviation, NARROWEST) if last.calls >= _ENOUGH else _GUESSED
+    found = [_leaning(last.deviation, last.calls, leaned_on)]
+    for coarser, spread in pairwise(reversed(spreads)):
+        others = max(0.0, coarser.calls - spread.calls)
+        if others:
+            leaned_on = _leaning(coarser.deviation, others, leaned_on)
         found.append(_leaning(spread.deviation, spread.calls, leaned_on))
-        if place:
-            others = max(0.0, spread.calls - spreads[place - 1].calls)
-            leaned_on = _leaning(spread.deviation, others, leaned_on)
     return found[::-1]
 
 

@@ -77,7 +77,15 @@ def measure(tree: CostTree, call: Call, seconds: int) -> Measured:
         name = product.product
         products[name] = product
         names = names_of(name)
-        _measure_product(values, names, product, minutes)
+        cost, events = float(product.cost), product.events
+        if cost > 0:
+            values[names.cost] = cost
+            values[names.cost_per_minute] = cost / minutes
+        if events > 1:
+            values[names.events] = events
+            values[names.events_per_minute] = events / minutes
+            if cost > 0:
+                values[names.each] = cost / events
         traits.append(names.trait)
         traits += [rate_trait(name, country, rate) for rate in product.rates[:_MOST_RATES]]
     traits += [f"model:{model}" for model in _measure_events(values, products, tree)]
@@ -86,21 +94,6 @@ def measure(tree: CostTree, call: Call, seconds: int) -> Measured:
     if not total:
         traits.append(FREE)
     return Measured(cohort, cohort.ladder, minutes, total, values, products, traits=tuple(traits))
-
-
-def _measure_product(
-    values: dict[str, float], names: Names, product: ProductCost, minutes: int
-) -> None:
-    events = product.events
-    cost = float(product.cost)
-    if cost > 0:
-        values[names.cost] = cost
-        values[names.cost_per_minute] = cost / minutes
-    if events > 1:
-        values[names.events] = events
-        values[names.events_per_minute] = events / minutes
-        if cost > 0:
-            values[names.each] = cost / events
 
 
 def _measure_events(

@@ -79,10 +79,10 @@ def opinion_of(measured: Measured, ladder: Ladder, gates: Gates) -> Opinion:
     """Judges a session by the baselines of its cohorts."""
     # The measures of a product go together, and count as one look.
     looks = 1 + len(measured.products)
-    found = [
-        (_corrected(each, looks), each)
-        for each in deviations(measured, ladder, max(_WORTH_A_LOOK, gates.likelihood))
-    ]
+    odd = deviations(measured, ladder, max(_WORTH_A_LOOK, gates.likelihood))
+    if not odd:
+        return Opinion(measured, ladder, unlikely=(), told=(), score=0.0)
+    found = [(_corrected(each, looks), each) for each in odd]
     found.sort(key=lambda pair: pair[0])
     unlikely = tuple(each for likelihood, each in found if likelihood <= gates.likelihood)
     return Opinion(
@@ -111,8 +111,6 @@ def _score(found: Sequence[tuple[float, Deviation]], gates: Gates) -> float:
 
     Both count: else a call would be less strange for what begins to matter in it.
     """
-    if not found:
-        return 0.0
     listed = 0.5 * min(_strangeness(found[0][0]), _strangeness(gates.likelihood))
     likely = next((p for p, each in found if _matters(each, gates)), 1.0)
     return max(listed, _strangeness(likely))

@@ -177,11 +177,16 @@ class Series:
         of = self.minutes
         if not of:
             return 0
-        if minute - minutes < next(iter(of)) and next(reversed(of)) <= minute:
+        first = minute - minutes
+        if first < next(iter(of)) and next(reversed(of)) <= minute:
             return sum(of.values())
-        if minutes < len(of):
-            return sum([of.get(each, 0) for each in range(minute - minutes + 1, minute + 1)])
-        return sum([calls for each, calls in of.items() if minute - minutes < each <= minute])
+        calls = 0
+        for each in reversed(of):
+            if each <= first:
+                break
+            if each <= minute:
+                calls += of[each]
+        return calls
 
     def before(self, quarter: int, quarters: int) -> int:
         """Calls in so many quarters of an hour before that one."""

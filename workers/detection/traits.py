@@ -31,7 +31,8 @@ _SMALLEST: Final = 1e-9
 
 def strange_traits(measured: Measured, ladder: Ladder, least: float) -> Iterator[Deviation]:
     """What is less likely than `least`."""
-    for trait in measured.traits:
+    familiar = ladder.familiar
+    for trait in () if familiar.issuperset(measured.traits) else measured.traits:
         unseen = ladder.unseen(trait)
         if unseen is None or unseen[0] >= least:
             continue

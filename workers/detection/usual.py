@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from operator import mul
 from typing import Final
 
+import msgspec
+
 DAYS_KEPT: Final = 28
 HOURS_KEPT: Final = DAYS_KEPT * 24
 _DAY: Final = 24
@@ -84,8 +86,7 @@ _ALIKE: Final = tuple(
 """The same without those of the other sort of day."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usual:
+class Usual(msgspec.Struct, frozen=True, gc=False):
     """What is expected, and how certain that is."""
 
     mean: float
