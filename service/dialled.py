@@ -58,7 +58,9 @@ def names_of(party: str) -> tuple[str, str, str]:
 
 def _digits(party: str) -> str:
     """Those of a number that is long enough; none of anything else."""
-    digits = _NOT_DIGITS.sub("", party) if _NUMBER.fullmatch(party) else ""
+    digits = party[1:]
+    if not (party[0] == "+" and digits.isdecimal() and digits.isascii()):
+        digits = _NOT_DIGITS.sub("", party) if _NUMBER.fullmatch(party) else ""
     return digits if len(digits) >= _LEAST_DIGITS else ""
 
 

@@ -5,7 +5,7 @@ and until it has some calls, what is usual there counts as usual here.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -62,24 +62,21 @@ class Usual(msgspec.Struct, frozen=True, gc=False):
 
 def usual_of(name: str, ladder: Sequence[Baseline]) -> Usual | None:
     """What the cohorts of a call, the finest first, say of a measure; None for not a word."""
-    known: list[tuple[Baseline, Spread]] = []
-    for each in ladder:
-        found = each.spreads.find(name)
-        if found is not None:
-            known.append((each, found))
-            if found.calls >= _ENOUGH:
-                break
+    known = list(_known(name, ladder))
     if not known:
         return None
-    deviations = _deviations([spread for _, spread in known])
+    spreads = [spread for _, spread in known]
     words: list[Word] = []
     rest, counted = 1.0, 0.0
-    for (_, spread), deviation in zip(known, deviations, strict=True):
+    for spread, deviation in zip(spreads, _deviations(spreads), strict=True):
+        calls = spread.calls
         # The calls that a coarser cohort shares with the finer one have had their say.
-        left = rest * 2 ** (-max(0.0, spread.calls - counted) / _TRUST)
-        counted = max(counted, spread.calls)
+        left = rest
+        if calls > counted:
+            left *= 2 ** ((counted - calls) / _TRUST)
+            counted = calls
         # Neither the middle nor the deviation of few calls is well known.
-        unsure = deviation * (1 + _UNSURE / math.sqrt(max(spread.calls, 1.0)))
+        unsure = deviation * (1 + _UNSURE / math.sqrt(max(calls, 1.0)))
         words.append(Word(rest - left, spread.middle, 1 / unsure))
         rest = left
         if rest < _NOTHING:
@@ -87,6 +84,16 @@ def usual_of(name: str, ladder: Sequence[Baseline]) -> Usual | None:
     baseline, spread = next((k for k in known if k[1].calls >= LEAST_CALLS), known[-1])
     calm = math.exp(words[0].middle + _LOOSE / words[0].per_deviation)
     return Usual(calm, tuple(words), rest, baseline, spread)
+
+
+def _known(name: str, ladder: Iterable[Baseline]) -> Iterator[tuple[Baseline, Spread]]:
+    """Up to the first cohort that leans on nobody."""
+    for each in ladder:
+        found = each.spreads.find(name)
+        if found is not None:
+            yield each, found
+            if found.calls >= _ENOUGH:
+                return
 
 
 def _deviations(spreads: Sequence[Spread]) -> list[float]:
