@@ -1,11 +1,10 @@
 """A call's cohorts together, the finest first, and what they say of measures and traits."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from workers.detection.baseline import Baseline, group_of
-from workers.detection.leaning import LEAST_CALLS, Usual, usual_of
+from workers.detection.leaning import LEAST_CALLS, Usual, middle_of, usual_of
 from workers.detection.measure import RATE, priced_product
 
 UNSEEN: Final = 0.004
@@ -25,7 +24,7 @@ class Ladder:
         """The finest cohort with enough calls to say that something is missing."""
         self.always = tuple(_always(self.speaker)) if self.speaker else ()
         """Products that hardly any call lacks, how likely one does, and by whose calls."""
-        self.calm: dict[str, float] = {}
+        self._calm: dict[str, float] = {}
         """By measure, up to where nothing is strange, as far as that was asked for."""
         self._usual: dict[str, Usual | None] = {}
         self.familiar: set[str] = set()
@@ -38,9 +37,25 @@ class Ladder:
             return self._usual[measure]
         except KeyError:
             found = self._usual[measure] = usual_of(measure, self.baselines)
-            # What nobody knows is never strange.
-            self.calm[measure] = found.calm if found else math.inf
+            if found:
+                self._calm[measure] = max(found.calm, self._middle(measure))
             return found
+
+    def stirring(self, values: Mapping[str, float]) -> list[tuple[str, float, Usual]]:
+        """The measures in which something may be strange, with what is usual of them."""
+        calm = self._calm
+        # Most are not, and that is cheap to see: all but a few end in this line.
+        above = [(name, value) for name, value in values.items() if value > calm.get(name, 0.0)]
+        return [
+            (name, value, usual)
+            for name, value in above
+            if value > self._middle(name) and (usual := self.usual(name)) and value > usual.calm
+        ]
+
+    def _middle(self, measure: str) -> float:
+        if measure not in self._calm:
+            self._calm[measure] = middle_of(measure, self.baselines)
+        return self._calm[measure]
 
     def unseen(self, trait: str) -> tuple[float, Baseline] | None:
         """How likely a trait is that was never seen, and by whose calls; None where it was."""

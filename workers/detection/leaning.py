@@ -63,7 +63,8 @@ class Usual(msgspec.Struct, frozen=True, gc=False):
 def usual_of(name: str, ladder: Sequence[Baseline]) -> Usual | None:
     """What the cohorts of a call, the finest first, say of a measure; None for not a word."""
     known = list(_known(name, ladder))
-    if not known:
+    told = _told(known)
+    if told is None:
         return None
     spreads = [spread for _, spread in known]
     words: list[Word] = []
@@ -81,9 +82,26 @@ def usual_of(name: str, ladder: Sequence[Baseline]) -> Usual | None:
         rest = left
         if rest < _NOTHING:
             break
-    baseline, spread = next((k for k in known if k[1].calls >= LEAST_CALLS), known[-1])
     calm = math.exp(words[0].middle + _LOOSE / words[0].per_deviation)
-    return Usual(calm, tuple(words), rest, baseline, spread)
+    return Usual(calm, tuple(words), rest, *told)
+
+
+def middle_of(name: str, ladder: Sequence[Baseline]) -> float:
+    """Of what is told to be usual of a measure, which is found sooner than all of it.
+
+    Nothing up to there is strange; nor is anything of which nobody knows a word.
+    """
+    told = _told(_known(name, ladder))
+    return math.exp(told[1].middle) if told else math.inf
+
+
+def _told(known: Iterable[tuple[Baseline, Spread]]) -> tuple[Baseline, Spread] | None:
+    """The finest cohort with enough calls to be compared with, or else the coarsest there is."""
+    told = None
+    for told in known:
+        if told[1].calls >= LEAST_CALLS:
+            break
+    return told
 
 
 def _known(name: str, ladder: Iterable[Baseline]) -> Iterator[tuple[Baseline, Spread]]:

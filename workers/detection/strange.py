@@ -25,13 +25,7 @@ def deviations(measured: Measured, ladder: Ladder, least: float) -> list[Deviati
 
 
 def _too_much(measured: Measured, ladder: Ladder, least: float) -> Iterator[Deviation]:
-    calm = ladder.calm
-    for name, value in measured.values.items():
-        if value <= calm.get(name, 0.0):
-            continue
-        usual = ladder.usual(name)
-        if usual is None or value <= usual.calm:
-            continue
+    for name, value, usual in ladder.stirring(measured.values):
         log = math.log(value)
         likelihood = usual.beyond(log)
         spread = usual.spread

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workers.detection.baseline import EMPTY, NARROWEST, Baseline, Spread, Spreads
+from workers.detection.ladder import Ladder
 from workers.detection.leaning import LEAST_CALLS, Usual, usual_of
 
 
@@ -118,3 +119,18 @@ def test_up_to_calm_nothing_is_strange() -> None:
     for calls in (30, 300, 3000):
         found = usual(spread(calls))
         assert found.beyond(math.log(found.calm)) > 0.02
+
+
+@given(ladders(), st.lists(st.floats(-20, 20), min_size=1, max_size=5))
+def test_what_is_passed_over_is_not_strange(spreads: list[Spread], logs: list[float]) -> None:
+    """Whatever was asked before: what is beyond calm and the middle that is told, and only that."""
+    found = usual(*spreads)
+    ladder = Ladder([baseline(each) for each in spreads])
+    for value in map(math.exp, logs):
+        wanted = value > max(found.calm, math.exp(found.spread.middle))
+        assert ladder.stirring({"total": value}) == ([("total", value, found)] if wanted else [])
+
+
+def test_of_what_nobody_knows_nothing_is_strange() -> None:
+    """However large it is."""
+    assert Ladder([EMPTY, baseline(None)]).stirring({"total": 1e9}) == []
