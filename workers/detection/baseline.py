@@ -70,9 +70,11 @@ class Sheet:
         """Add what calls of a day teach, which must be one of the sheet's."""
         self.calls += len(heap.lessons)
         self.days[heap.day] = self.days.get(heap.day, 0) + len(heap.lessons)
-        weight = weight_of(heap.day)
+        weight, sketches = weight_of(heap.day), self.sketches
         for (name, bucket), calls in heap.buckets.items():
-            counts = self.sketches.setdefault(name, {})
+            counts = sketches.get(name)
+            if counts is None:
+                counts = sketches[name] = {}
             counts[bucket] = counts.get(bucket, 0) + calls * weight
         for trait, calls in heap.traits.items():
             self.traits[trait] = self.traits.get(trait, 0) + calls
