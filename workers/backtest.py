@@ -1,6 +1,6 @@
 """What would have been alerted: the same judge over a file of sessions, in order of time.
 
-Pure: sessions in, verdicts and findings out. It begins with an empty memory, or with what was
+Pure: sessions in, grounds and findings out. It begins with an empty memory, or with what was
 learned so far, and learns from each session as a worker does.
 """
 

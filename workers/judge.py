@@ -449,8 +449,8 @@ def _late(tree: CostTree, first_ms: int) -> dict[int, int]:
     for event in tree.events:
         record = event.record
         began = record.started_at or record.start_time or record.created_at
-        # Nearly all are in UTC and not late: to compare texts is enough.
-        if type(began) is str and "1" < began < bound and began[-1] == "Z":
+        # Nearly all are in UTC and not late: to compare texts is enough, where they are times.
+        if type(began) is str and began < bound and began[10:11] == "T" and began[-1] == "Z":
             continue
         if event.cost > 0 and (began_ms := _began_ms(record)) and began_ms >= first_ms:
             late[event.position] = began_ms
@@ -477,10 +477,12 @@ def _alike(tree: CostTree) -> list[CostEvent]:
     """Events that share product and cost with another: only they are worth a closer look."""
     several = {product.product for product in tree.products if product.events > 1}
     events = [e for e in tree.events if e.product in several and e.cost > 0]
-    alike: dict[tuple[str, Decimal], list[CostEvent]] = {}
+    seen: set[tuple[str, Decimal]] = set()
+    again: set[tuple[str, Decimal]] = set()
     for event in events:
-        alike.setdefault((event.product, event.cost), []).append(event)
-    return [event for group in alike.values() if len(group) > 1 for event in group]
+        charge = (event.product, event.cost)
+        (again if charge in seen else seen).add(charge)
+    return [event for event in events if (event.product, event.cost) in again] if again else []
 
 
 def _times(count: int) -> str:

@@ -269,17 +269,18 @@ def _event(
     )
 
 
-@lru_cache(maxsize=256)
 def _known(name: str) -> str | None:
+    return _record_type(name) if len(name) <= _LONGEST_NAME else None
+
+
+@lru_cache(maxsize=256)
+def _record_type(name: str) -> str | None:
     known = normalise(name)
     return known if known in RECORD_TYPES else None
 
 
 def _product(node: Node, record: Record) -> str:
-    stated = record.record_type
-    if type(stated) is str and (known := _known(stated)):  # As nearly all have.
-        return known
-    names = (stated, node.product, node.event_name)
+    names = (record.record_type, node.product, node.event_name)
     for name in names:
         if isinstance(name, str) and (known := _known(name)):
             return known
@@ -336,7 +337,7 @@ def _product_cost(product: str, events: Sequence[Event], whole: Decimal) -> Prod
         (event,) = events
         rates = () if event.rate is None else (event.rate,)
         return ProductCost(
-            product, event.cost, whole, 1, rates, event.billed_seconds, event.real_seconds
+            product, ZERO + event.cost, whole, 1, rates, event.billed_seconds, event.real_seconds
         )
     return ProductCost(
         product,

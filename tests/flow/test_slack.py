@@ -205,14 +205,15 @@ async def test_a_slack_that_hangs_holds_up_no_verdict(stage: Stage) -> None:
 
 
 async def test_no_post_costs_another_question(stage: Stage) -> None:
-    """However often an alert is tried, Telnyx was asked about the call once."""
+    """However often an alert is tried, Telnyx is not asked about the call again."""
     call = stage.past("wrong_rate")
     stage.world.slack.faults.status(500)
     await stage.hang_up(call)
     await _waits(stage, call, 1)
+    asked = len(stage.asked(call))
     await stage.hurry_alerts()
     await stage.told(call)
-    assert len(stage.asked(call)) == 1
+    assert len(stage.asked(call)) == asked > 0
 
 
 # --- hostile words --------------------------------------------------------------------------------

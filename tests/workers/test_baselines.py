@@ -134,16 +134,16 @@ def in_both(url: str, stream: Sequence[Call], order: Sequence[int]) -> tuple[Any
             for place in order:
                 assert await teach(workers[place % 2], str(place), stream[place])
             loaded = await workers[0].memory(DAY)
-            fitted = {name: await workers[0].baseline(name, DAY) for name in memory.sheets}
+            fitted = {name: await workers[0].baseline(name, DAY) for name in memory.sheets()}
             known = {each.name: each.calls for each in await workers[0].cohorts(DAY)}
-            return loaded.sheets, loaded.strange, fitted, known
+            return loaded.sheets(), loaded.strange(), fitted, known
 
     found = asyncio.run(run())
     wanted = (
-        memory.sheets,
-        memory.strange,
-        {n: fit(n, s, memory.strange.get(n, {}), DAY) for n, s in memory.sheets.items()},
-        {n: sum(sheet.calls for sheet in s.values()) for n, s in memory.sheets.items()},
+        memory.sheets(),
+        memory.strange(),
+        {n: fit(n, s, memory.strange().get(n, {}), DAY) for n, s in memory.sheets().items()},
+        {n: sum(sheet.calls for sheet in s.values()) for n, s in memory.sheets().items()},
     )
     return found, wanted
 
@@ -259,12 +259,12 @@ async def test_a_full_hash_counts_on(redis: Redis, monkeypatch: pytest.MonkeyPat
     await teach(baselines, "a", Call(lesson(bucket=1)))
     await teach(baselines, "b", Call(lesson(DAY + 1, 2)))
     await teach(baselines, "c", Call(lesson(DAY + 1, 1)))
-    sheets = (await baselines.memory(DAY)).sheets["account"][DAY // DAYS]
+    sheets = (await baselines.memory(DAY)).sheets()["account"][DAY // DAYS]
     assert (sheets.calls, sheets.days) == (3, {DAY: 1, DAY + 1: 2})
     assert list(sheets.sketches["total"]) == [1]
     assert sheets.traits["country:US"] == 3
     assert await baselines.unlearn("b")
-    left = (await baselines.memory(DAY)).sheets["account"][DAY // DAYS]
+    left = (await baselines.memory(DAY)).sheets()["account"][DAY // DAYS]
     assert (left.calls, list(left.sketches["total"])) == (2, [1])
 
 
@@ -274,7 +274,7 @@ async def test_evidence_that_is_full_begins_anew(redis: Redis, baselines: Baseli
     old = {f"h{hour}:country:US": 1 for hour in range(module.MOST_FIELDS)}
     await cast("Any", redis.hset(keys.STRANGE + "account", mapping=old))
     await teach(baselines, "b", Call(lesson(), strange=True, causes=(("account", "country:CU"),)))
-    (cause,) = (await baselines.memory(DAY)).strange["account"]
+    (cause,) = (await baselines.memory(DAY)).strange()["account"]
     assert cause == "country:CU"
 
 

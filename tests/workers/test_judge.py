@@ -345,6 +345,22 @@ def _with(*late: dict[str, Any]) -> dict[str, Any]:
     return analysis(node("call-session", "0", node("sip-trunking", "0.02"), *late))
 
 
+def test_charges_that_came_twice_are_told_in_the_order_of_the_tree() -> None:
+    """Where there is as much money in them."""
+    time = {"started_at": _began(-60), "finished_at": _began(0)}
+    legs = [
+        ("1.00", "x"),
+        ("2.00", "y"),
+        ("2.00", "y"),
+        ("1.00", "z"),
+        ("1.00", "z"),
+        ("1.00", "z"),
+    ]
+    twice = [node("sip-trunking", cost, id=leg, telnyx_leg_id=leg, **time) for cost, leg in legs]
+    found = [r.observed for r in verdict(_with(*twice)).reasons if r.code == "double_charge"]
+    assert found == [Decimal("4.00"), Decimal("3.00")]
+
+
 @pytest.mark.parametrize("name", ["started_at", "start_time", "created_at"])
 def test_what_began_long_after_the_end_is_a_late_charge(name: str) -> None:
     """A record that began an hour or more after the call's end; its whole subtree is the excess."""
@@ -365,6 +381,7 @@ def test_what_began_long_after_the_end_is_a_late_charge(name: str) -> None:
         (_began(3_600), True),
         (_began(3_599), False),
         (_began(-60), False),
+        (_began(7_200).replace("T", " "), True),
         (moment(END_MS + 7_200_000).isoformat(), True),
         (moment(END_MS + 7_200_000).astimezone(timezone(timedelta(hours=-9))).isoformat(), True),
         (moment(END_MS).astimezone(timezone(timedelta(hours=9))).isoformat(), False),

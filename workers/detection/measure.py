@@ -39,7 +39,7 @@ class Names(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def names_of(product: str) -> Names:
-    """The names of a product's measures: what is measured, a colon, the product."""
+    """The names of a product's measures (what is measured, a colon, the product) and its trait."""
     return Names._make([*(f"{name}:{product}" for name in MEASURES), f"product:{product}"])
 
 

@@ -44,21 +44,20 @@ class Memory:
         """The newest of the lessons that wait, by the cohorts that learn from them."""
         self._ladders: dict[str, Ladder] = {}
 
-    @property
     def sheets(self) -> dict[str, dict[int, Sheet]]:
         """By cohort, of all that have learned; what waits is counted first."""
         for cohort in self._cohorts.values():
             self._count(cohort)
         return {name: cohort.sheets for name, cohort in self._cohorts.items() if cohort.sheets}
 
-    @property
     def strange(self) -> dict[str, dict[str, Evidence]]:
         """By cohort and cause, what was kept out of the sheets."""
         return {name: cohort.strange for name, cohort in self._cohorts.items() if cohort.strange}
 
     def calls(self, name: str) -> int:
         """From how many calls a cohort has learned."""
-        return self._cohort(name).calls
+        cohort = self._cohorts.get(name)
+        return cohort.calls if cohort else 0
 
     def begin_with(self, name: str, sheets: dict[int, Sheet], strange: dict[str, Evidence]) -> None:
         """What was learned elsewhere of a cohort of which nothing is known here."""

@@ -388,8 +388,6 @@ def paid(series: Series, hour: int) -> dict[int, Paid]:
     """Of the hours before that one, by how many; none where there is nothing to compare."""
     known, micros, squares = series.known, series.micros, series.squares
     found: dict[int, Paid] = {}
-    if sum(known.values()) < _KNOWN_LEAST:
-        return found
     calls = cost = squared = 0
     end = hour
     for hours in SPEND_HOURS:

@@ -170,10 +170,7 @@ class History:
         day = self._day(hour // _DAY)
         found = day.calm.get(hour)
         if found is None:
-            is_alike = day.average and len(self._odd_days(hour)) < _ODD_DAYS
-            found = day.calm[hour] = (
-                self.usual(hour) if is_alike else self._usual(hour, day, 0.0, most_odd=1.0)
-            )
+            found = day.calm[hour] = self._usual(hour, day, 0.0, most_odd=1.0)
         return found
 
     def average(self, hour: int) -> float:

@@ -169,7 +169,7 @@ def test_nothing_is_compared_where_nothing_is_to_be_learned() -> None:
     policy = UNBOUND.model_copy(update={"learn": False})
     test, said = taught([*steady(60), *then(1, minutes=200)], policy)
     assert not any(judged.grounds.reasons or judged.score for judged in said)
-    assert not test.memory.sheets
+    assert not test.memory.sheets()
 
 
 def test_a_foreign_cost_neither_is_compared_nor_teaches() -> None:
@@ -406,8 +406,8 @@ def test_what_is_remembered_does_not_depend_on_the_order() -> None:
     calls = list(lognormal(400, Random(9), spread=0.3))
     tests = [taught(each)[0] for each in (calls, _jumbled(calls, Random(8)))]
     last = calls[-1]
-    assert tests[0].memory.sheets == tests[1].memory.sheets
-    assert tests[0].memory.strange == tests[1].memory.strange == {}
+    assert tests[0].memory.sheets() == tests[1].memory.sheets()
+    assert tests[0].memory.strange() == tests[1].memory.strange() == {}
     assert len(rungs(tests[0], last)) == 5
 
 

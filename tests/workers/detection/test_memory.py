@@ -35,7 +35,7 @@ def test_who_is_not_known_has_no_baseline() -> None:
     """Nor does looking make one."""
     memory = Memory()
     assert memory.ladder(LESSON.ladder, TODAY).baselines == (EMPTY,) * 5
-    assert not memory.sheets
+    assert not memory.sheets()
 
 
 def test_every_cohort_of_a_call_learns_from_it() -> None:
@@ -75,5 +75,5 @@ def test_two_sheets_are_kept() -> None:
         for _ in range(10):
             memory.learn(msgspec.structs.replace(LESSON, day=day))
         memory.ladder(LESSON.ladder, day)
-    assert sorted(memory.sheets[FINEST]) == [sheet_of(day) for day in days[1:]]
+    assert sorted(memory.sheets()[FINEST]) == [sheet_of(day) for day in days[1:]]
     assert memory.ladder(LESSON.ladder, days[-1]).calls == 20

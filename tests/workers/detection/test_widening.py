@@ -39,9 +39,9 @@ def taught_of(calls: int, minutes: int, turns: int, memory: Memory) -> Memory:
     """The same, and so many calls alike besides; nothing is fitted yet, as when Redis is read."""
     more, read = lesson(minutes, turns), Memory()
     for name in more.ladder:
-        for sheet in memory.sheets[name].values():
+        for sheet in memory.sheets()[name].values():
             sheet.learn(Heap(more.day, [more] * calls))
-        read.begin_with(name, memory.sheets[name], {})
+        read.begin_with(name, memory.sheets()[name], {})
     return read
 
 
