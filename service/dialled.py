@@ -41,13 +41,13 @@ def destination(party: str | None, key: bytes) -> Destination | None:
     """
     if not party:
         return None
-    prefix, number, block = names_of(party)
+    prefix, number, block = in_clear(party)
     if not key:
         return Destination(prefix, number="", block="")
     return Destination(prefix, _digest(number, key), _digest(block, key))
 
 
-def names_of(party: str) -> tuple[str, str, str]:
+def in_clear(party: str) -> tuple[str, str, str]:
     """Prefix, number and block of a number or address, the last two for nobody else to see."""
     digits = _digits(party)
     if not digits:
@@ -58,9 +58,7 @@ def names_of(party: str) -> tuple[str, str, str]:
 
 def _digits(party: str) -> str:
     """Those of a number that is long enough; none of anything else."""
-    digits = party[1:]
-    if not (party[0] == "+" and digits.isdecimal() and digits.isascii()):
-        digits = _NOT_DIGITS.sub("", party) if _NUMBER.fullmatch(party) else ""
+    digits = _NOT_DIGITS.sub("", party) if _NUMBER.fullmatch(party) else ""
     return digits if len(digits) >= _LEAST_DIGITS else ""
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from service.dialled import names_of
+from service.dialled import in_clear
 from service.direction import INBOUND, way
 from workers.detection.baseline import DAY_MS, lesson_of
 from workers.detection.budget import Budgets
@@ -113,7 +113,7 @@ def passed(recorded: Recorded, currency: str) -> Passed:
     """
     call = recorded.call
     # The names leave the process in no way, so they need not be digests.
-    prefix, number, block = names_of(recorded.called) if recorded.called else _NOBODY
+    prefix, number, block = in_clear(recorded.called) if recorded.called else _NOBODY
     if way(call.direction or recorded.tree.direction) == INBOUND:
         # Where a call came in says nothing of what is dialled: no name, no shape.
         number = block = ""

@@ -230,11 +230,9 @@ def _flatten(root: Node, root_type: str | None) -> tuple[Event, ...]:
     while stack:
         node, parent, depth = stack.pop()
         position = len(events)
-        if parent is None:
-            events.append(_event(node, position, parent, depth, root_type))
-        else:
+        if parent is not None:
             events[parent].children.append(position)
-            events.append(_event(node, position, parent, depth, None))
+        events.append(_event(node, position, parent, depth, None if position else root_type))
         if node.children:
             stack += [(child, position, depth + 1) for child in reversed(node.children)]
     return tuple(events)
@@ -247,7 +245,7 @@ def _event(
     own = cumulative = currency = None
     if cost:
         own, cumulative = money(cost.event_cost), money(cost.cumulative_cost)
-        currency = _code(stated) if type(stated := cost.currency) is str else None
+        currency = _currency(cost.currency)
     rate, billed, real = record.rate, record.billed_sec, record.call_sec
     if real is None:
         real = record.duration_sec

@@ -153,6 +153,9 @@ class Spread(msgspec.Struct, frozen=True, gc=False):
     """99 % are below."""
 
 
+_NONE: Final[dict[int, int]] = {}
+
+
 class Spreads(Mapping[str, Spread]):
     """The spreads of a cohort's measures, each made when it is first asked for: few ever are."""
 
@@ -190,8 +193,7 @@ class Spreads(Mapping[str, Spread]):
     def _counts(self, measure: str) -> dict[int, float]:
         counts: dict[int, float] = {}
         for sketches, scale in self._sketches:
-            weights = sketches.get(measure)
-            for bucket, weight in weights.items() if weights else ():
+            for bucket, weight in sketches.get(measure, _NONE).items():
                 if weight > 0:
                     counts[bucket] = counts.get(bucket, 0.0) + weight * scale
         if measure in self._lasting:

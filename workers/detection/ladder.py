@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from workers.detection.baseline import Baseline, group_of
-from workers.detection.leaning import LEAST_CALLS, Usual, middle_of, usual_of
+from workers.detection.leaning import LEAST_CALLS, Usual, told_middle, usual_of
 from workers.detection.measure import RATE, priced_product
 
 UNSEEN: Final = 0.004
@@ -28,7 +28,7 @@ class Ladder:
         """By measure, up to where nothing is strange, as far as that was asked for."""
         self._usual: dict[str, Usual | None] = {}
         self.familiar: set[str] = set()
-        """Traits that were seen, as far as that was asked for."""
+        """Traits that were seen, as far as that was asked for: `unseen` says None of them."""
         self._unseen: dict[str, tuple[float, Baseline] | None] = {}
 
     def usual(self, measure: str) -> Usual | None:
@@ -38,7 +38,7 @@ class Ladder:
         except KeyError:
             found = self._usual[measure] = usual_of(measure, self.baselines)
             if found:
-                self._calm[measure] = max(found.calm, self._middle(measure))
+                self._calm[measure] = max(found.calm, self._calm_up_to(measure))
             return found
 
     def stirring(self, values: Mapping[str, float]) -> list[tuple[str, float, Usual]]:
@@ -49,12 +49,12 @@ class Ladder:
         return [
             (name, value, usual)
             for name, value in above
-            if value > self._middle(name) and (usual := self.usual(name)) and value > usual.calm
+            if value > self._calm_up_to(name) and (usual := self.usual(name)) and value > usual.calm
         ]
 
-    def _middle(self, measure: str) -> float:
+    def _calm_up_to(self, measure: str) -> float:
         if measure not in self._calm:
-            self._calm[measure] = middle_of(measure, self.baselines)
+            self._calm[measure] = told_middle(measure, self.baselines)
         return self._calm[measure]
 
     def unseen(self, trait: str) -> tuple[float, Baseline] | None:

@@ -86,7 +86,7 @@ def usual_of(name: str, ladder: Sequence[Baseline]) -> Usual | None:
     return Usual(calm, tuple(words), rest, *told)
 
 
-def middle_of(name: str, ladder: Sequence[Baseline]) -> float:
+def told_middle(name: str, ladder: Sequence[Baseline]) -> float:
     """Of what is told to be usual of a measure, which is found sooner than all of it.
 
     Nothing up to there is strange; nor is anything of which nobody knows a word.

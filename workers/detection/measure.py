@@ -77,15 +77,7 @@ def measure(tree: CostTree, call: Call, seconds: int) -> Measured:
         name = product.product
         products[name] = product
         names = names_of(name)
-        cost, events = float(product.cost), product.events
-        if cost > 0:
-            values[names.cost] = cost
-            values[names.cost_per_minute] = cost / minutes
-        if events > 1:
-            values[names.events] = events
-            values[names.events_per_minute] = events / minutes
-            if cost > 0:
-                values[names.each] = cost / events
+        _measure_product(values, names, product, minutes)
         traits.append(names.trait)
         traits += [rate_trait(name, country, rate) for rate in product.rates[:_MOST_RATES]]
     traits += [f"model:{model}" for model in _measure_events(values, products, tree)]
@@ -94,6 +86,20 @@ def measure(tree: CostTree, call: Call, seconds: int) -> Measured:
     if not total:
         traits.append(FREE)
     return Measured(cohort, cohort.ladder, minutes, total, values, products, traits=tuple(traits))
+
+
+def _measure_product(
+    values: dict[str, float], names: Names, product: ProductCost, minutes: int
+) -> None:
+    cost, events = float(product.cost), product.events
+    if cost > 0:
+        values[names.cost] = cost
+        values[names.cost_per_minute] = cost / minutes
+    if events > 1:
+        values[names.events] = events
+        values[names.events_per_minute] = events / minutes
+        if cost > 0:
+            values[names.each] = cost / events
 
 
 def _measure_events(

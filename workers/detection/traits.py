@@ -32,7 +32,7 @@ _SMALLEST: Final = 1e-9
 def strange_traits(measured: Measured, ladder: Ladder, least: float) -> Iterator[Deviation]:
     """What is less likely than `least`."""
     familiar = ladder.familiar
-    for trait in () if familiar.issuperset(measured.traits) else measured.traits:
+    for trait in [each for each in measured.traits if each not in familiar]:
         unseen = ladder.unseen(trait)
         if unseen is None or unseen[0] >= least:
             continue
