@@ -20,7 +20,7 @@ from service.records import Notice
 from service.store import Store
 from workers.detection.finding import Finding
 from workers.detection.mutes import NOBODY, Mute, mute_of_finding
-from workers.detection.series import MINUTES_KEPT, QUARTERS_KEPT
+from workers.detection.series import QUARTERS_KEPT
 from workers.detection.velocity import HOUR_MS, MINUTE_MS, Episode, Key, Velocity
 from workers.metrics import WorkerMetrics
 
@@ -209,16 +209,12 @@ class Lookout:
         self._count(now)
 
     def _count(self, now: int) -> None:
-        for series in self._velocity.series.values():
-            series.count_anew()
-        for minute, counts in sorted(self._minutes.items()):
-            for name, calls in counts.items():
-                series_or_none = self._velocity.series.get(_key(name))
-                if series_or_none:
-                    quarters = series_or_none.quarters
-                    quarters[minute // 15] = quarters.get(minute // 15, 0) + calls
-                    if minute > now - MINUTES_KEPT:
-                        series_or_none.minutes[minute] = calls
+        counts: dict[str, dict[int, int]] = {}
+        for minute, of_minute in sorted(self._minutes.items()):
+            for name, calls in of_minute.items():
+                counts.setdefault(name, {})[minute] = calls
+        for key, series in self._velocity.series.items():
+            series.count_anew(counts.get(_SEPARATOR.join(key), {}), now)
 
     async def _takers(self, now_ms: int) -> dict[str, str]:
         """By connection, who takes its calls; "" for one of several."""
