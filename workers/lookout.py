@@ -190,8 +190,9 @@ class Lookout:
                 series.history.odd.add(int(hour))
             elif what == "c":
                 series.history.correct(int(number), int(value))
-            elif what in amounts:
+            elif what in amounts and amounts[what].get(int(number)) != int(value):
                 amounts[what][int(number)] = int(value)
+                series.costs_changed(int(number))
 
     async def _read_minutes(self, now: int) -> None:
         newest = max(self._minutes, default=0)

@@ -101,6 +101,20 @@ async def test_a_surge_is_told_once_by_whoever_looks(counted: Redis) -> None:
     assert one.metrics.findings.labels("velocity")._value.get() == 1
 
 
+async def test_a_charge_of_yesterday_that_comes_today_is_known_at_the_next_look(
+    counted: Redis,
+) -> None:
+    """Though what calls cost was asked before."""
+    await surge(counted)
+    lookout, hour = lookout_of(counted), NOW_MS // HOUR_MS
+    await lookout.look(now_ms=NOW_MS)
+    series = lookout._velocity.series[Key(CALLS, "A")]
+    before = series.costs(hour).micros
+    await counted.hincrby(f"{keys.CALLS_DAY}{hour // 24 - 1}:velocity|A", f"u{hour - 11}", 500)
+    await lookout.look(now_ms=NOW_MS + MINUTE_MS)
+    assert series.costs(hour).micros == before + 500
+
+
 async def test_calls_are_valued_as_the_backtest_values_them(redis: Redis) -> None:
     """The same calls, counted by a store and by one process: each series knows the same costs."""
     random = Random(1)

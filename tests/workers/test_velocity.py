@@ -444,6 +444,19 @@ def test_a_series_without_a_past_says_nothing() -> None:
     assert spend([paid(series, MONDAY + 1)], threshold=0.0) is None
 
 
+def test_what_calls_cost_knows_a_charge_that_comes_after_midnight() -> None:
+    """Whether or not it was asked before: no order of questions shows in a finding."""
+    asked, unasked = (Series(History(MONDAY)) for _ in range(2))
+    for series in (asked, unasked):
+        for _ in range(40):
+            series.pay(MONDAY + 20, 1_000_000)
+    asked.costs(MONDAY + 24)
+    for series in (asked, unasked):
+        series.pay(MONDAY + 23, 9_000_000)
+    assert asked.costs(MONDAY + 25) == unasked.costs(MONDAY + 25)
+    assert asked.costs(MONDAY + 25).micros == 49_000_000
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 10), st.integers(1, 4)), max_size=120),
     st.sampled_from([5, 15, 60]),

@@ -29,6 +29,10 @@ class Hours:
         place = hour - self._first
         return self._amounts[place] if 0 <= place < len(self._amounts) else 0
 
+    def __len__(self) -> int:
+        """How many hours there is room for."""
+        return len(self._amounts)
+
     def items(self) -> Iterator[tuple[int, int]]:
         """Hours with their amounts, in order, but for those with none."""
         hours = enumerate(self._amounts, self._first)

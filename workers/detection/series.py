@@ -120,7 +120,9 @@ class Series:
     _until: int = 0
     """With fewer calls so far no window has too many in this hour."""
     _costs: dict[int, "Costs"] = field(default_factory=dict)
-    """What calls cost before an hour, as it was known when it was first asked."""
+    """What calls cost before an hour, worked out once,"""
+    _costs_until: int = 0
+    """for hours up to that one."""
 
     def count(self, minute: int, calls: int = 1) -> None:
         """Adds calls that began in that minute (or ended, where that was not heard of)."""
@@ -145,6 +147,12 @@ class Series:
         self.known[hour] = self.known.get(hour, 0) + 1
         self.micros[hour] = self.micros.get(hour, 0) + micros
         self.squares[hour] = self.squares.get(hour, 0) + square(micros)
+        self.costs_changed(hour)
+
+    def costs_changed(self, hour: int) -> None:
+        """What calls cost in that hour is not what it was: a charge may come after midnight."""
+        if hour < self._costs_until:
+            self._costs, self._costs_until = {}, 0
 
     def stirs(self, minute: int) -> bool:
         """Whether any window has more calls than are nothing to speak of in this hour."""
@@ -222,7 +230,7 @@ class Series:
     def forget(self, hour: int) -> None:
         """Drops what no look after that hour reaches."""
         self.quarters = {q: n for q, n in self.quarters.items() if q >= 4 * hour - QUARTERS_KEPT}
-        self._costs = {}
+        self._costs, self._costs_until = {}, 0
         first = hour - HOURS_KEPT - 24
         self.history.forget(first)
         for amounts in (self.known, self.micros, self.squares):
@@ -236,6 +244,7 @@ class Series:
         found = self._costs.get(begin)
         if found is None:
             found = self._costs[begin] = self._costs_before(begin)
+            self._costs_until = max(self._costs_until, begin)
         return found if found.known >= _KNOWN_LEAST else self._costs_before(hour + 1)
 
     def _costs_before(self, hour: int) -> "Costs":

@@ -187,16 +187,15 @@ class History:
         first = max(self.begin_hour, hour - HOURS_KEPT)
         days = max(0, (hour - first) // _DAY)
         weekday, weeks = _weekday(hour), days // 7
-        weights = _WEIGHTS[weekday][weeks][:days]
-        alike = _ALIKE[weekday][weeks][:days]
+        weights: Sequence[float] = _WEIGHTS[weekday][weeks][:days]
+        alike: Sequence[float] = _ALIKE[weekday][weeks][:days]
         yesterday = hour - _DAY
         own = self.hours.same(yesterday, days)
         before = self.hours.same(yesterday - 1, days)
         after = self.hours.same(yesterday + 1, days)
         if self.odd and (sound := self._sound_days(hour, days, most_odd)):
-            weights, alike, own, before, after = (
-                [each[place] for place in sound] for each in (weights, alike, own, before, after)
-            )
+            weights, alike = ([each[place] for place in sound] for each in (weights, alike))
+            own, before, after = ([each[place] for place in sound] for each in (own, before, after))
         cut = _cut(own + before + after)
         came = _weighed(weights, own, cut) + _BESIDE * (
             _weighed(weights, before, cut) + _weighed(weights, after, cut)
