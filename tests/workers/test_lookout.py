@@ -110,7 +110,9 @@ async def test_a_charge_of_yesterday_that_comes_today_is_known_at_the_next_look(
     await lookout.look(now_ms=NOW_MS)
     series = lookout._velocity.series[Key(CALLS, "A")]
     before = series.costs(hour).micros
-    await counted.hincrby(f"{keys.CALLS_DAY}{hour // 24 - 1}:velocity|A", f"u{hour - 11}", 500)
+    yesterday = f"{keys.CALLS_DAY}{hour // 24 - 1}:velocity|A"
+    # redis-py types one method for its blocking and its asyncio client at once.
+    await cast("Any", counted.hincrby(yesterday, f"u{hour - 11}", 500))
     await lookout.look(now_ms=NOW_MS + MINUTE_MS)
     assert series.costs(hour).micros == before + 500
 
