@@ -7,11 +7,12 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from service.counting import ACCOUNT, CALLS, ONE_NUMBER, ONE_PREFIX, SHORT_CALLS
 from workers.detection.finding import Finding
+from workers.detection.hours import HOURS_KEPT
 from workers.detection.series import Series, drop, paid, spend, surge
 from workers.detection.tail import too_little, too_much
 from workers.detection.usual import History
@@ -444,6 +445,22 @@ def test_a_series_without_a_past_says_nothing() -> None:
     assert spend([paid(series, MONDAY + 1)], threshold=0.0) is None
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 32 * 24), st.integers(1, 60)), max_size=60),
+    st.integers(29 * 24, 32 * 24),
+)
+def test_what_is_forgotten_was_of_no_use(added: list[tuple[int, int]], now: int) -> None:
+    """At any hour of a day: what is usual today, and was yesterday, stays what it is."""
+    kept, forgetting = History(MONDAY), History(MONDAY)
+    for hour, amount in added:
+        for history in (kept, forgetting):
+            history.learn(MONDAY + min(hour, now), amount)
+    forgetting.forget(MONDAY + now - HOURS_KEPT - 24)
+    for hour in (MONDAY + now, MONDAY + now - now % 24 - 1):
+        assert forgetting.usual(hour) == kept.usual(hour)
+        assert forgetting.average(hour) == kept.average(hour)
+
+
 def test_what_calls_cost_knows_a_charge_that_comes_after_midnight() -> None:
     """Whether or not it was asked before: no order of questions shows in a finding."""
     asked, unasked = (Series(History(MONDAY)) for _ in range(2))
@@ -461,6 +478,7 @@ def test_what_calls_cost_knows_a_charge_that_comes_after_midnight() -> None:
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 10), st.integers(1, 4)), max_size=120),
     st.sampled_from([5, 15, 60]),
 )
+@example([(30, 0, 4), (0, 2, 1), (0, 0, 1)], 5)
 def test_what_stirs_is_counted_the_plain_way(
     calls: list[tuple[int, int, int]], window: int
 ) -> None:

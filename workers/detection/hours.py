@@ -39,19 +39,24 @@ class Hours:
         return ((hour, amount) for hour, amount in hours if amount)
 
     def add(self, hour: int, amount: int) -> None:
-        """Adds to an hour. What is too old to be of use is left out."""
+        """Adds to an hour. One that is too far from the others to be of use is left out."""
         place = hour - self._first
         if not 0 <= place < len(self._amounts):
-            if self._first + len(self._amounts) - hour > _LONGEST_GAP:
+            if not self._amounts:
+                self._first = hour - _SPARE
+            elif not -_LONGEST_GAP <= place - _SPARE <= len(self._amounts) + _LONGEST_GAP:
                 return
             self.reach(hour, hour + 1)
             place = hour - self._first
         self._amounts[place] += amount
 
     def reach(self, first: int, end: int) -> None:
-        """Makes sure that hours from `first` to before `end` may be asked for by `same`."""
+        """Has `same` answer for hours from `first` to before `end`, and that before each of them.
+
+        What is too far from them to be of use is dropped.
+        """
         first -= _SPARE
-        if first - self._first - len(self._amounts) > _LONGEST_GAP:
+        if not -_LONGEST_GAP <= first - self._first <= len(self._amounts) + _LONGEST_GAP:
             self._first, self._amounts = first, []
         if first < self._first:
             self._amounts[:0] = [0] * (self._first - first)
@@ -59,7 +64,10 @@ class Hours:
         self._amounts += [0] * (end - self._first - len(self._amounts))
 
     def same(self, hour: int, days: int) -> list[int]:
-        """The same hour of so many days up to and with that one's, the latest first."""
+        """The same hour of so many days up to and with that one's, the latest first.
+
+        All of them must have been made to be in `reach`.
+        """
         place = hour - self._first
         return self._amounts[place : place - days * DAY_HOURS : -DAY_HOURS]
 

@@ -157,6 +157,7 @@ class Series:
     def stirs(self, minute: int) -> bool:
         """Whether any window has more calls than are nothing to speak of in this hour."""
         if self._in_hour <= _NEVER:
+            self._looked = max(self._looked, minute)
             return False
         hour = minute // 60
         if self.quiet_hour != hour:

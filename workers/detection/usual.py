@@ -148,6 +148,11 @@ class History:
         """Adds to an hour."""
         self.hours.add(hour, amount)
 
+    def seen_since(self, hour: int) -> None:
+        """Says since when amounts would have been seen, where that turns out to be earlier."""
+        if hour != self.begin_hour:
+            self.begin_hour, self._days = hour, {}
+
     def correct(self, hour: int, amount: int) -> None:
         """Says what an hour had in all."""
         self.hours.add(hour, amount - self.hours[hour])
@@ -179,7 +184,8 @@ class History:
 
     def forget(self, before_hour: int) -> None:
         """Drops what is too old to matter, and all that was worked out."""
-        self.hours.forget(before_hour)
+        # Whole days, as some of what is usual is made of their sums.
+        self.hours.forget(before_hour - before_hour % _DAY)
         self.odd = {hour for hour in self.odd if hour >= before_hour}
         self._days = {}
 

@@ -60,12 +60,25 @@ def test_what_is_forgotten_is_nothing_and_the_rest_stays(
     assert dict(hours.items()) == dict(kept)
 
 
-def test_a_clock_that_was_wrong_does_not_fill_the_memory() -> None:
-    """Neither by hours of long ago, which are left out, nor by those of a far future."""
+def test_a_clock_that_was_wrong_neither_fills_the_memory_nor_empties_it() -> None:
+    """Hours of long ago or of a far future are left out, and what comes after them is not."""
     hours = Hours(BEGIN)
-    hours.add(BEGIN, 1)
-    hours.add(0, 1)
-    assert dict(hours.items()) == {BEGIN: 1}
-    hours.add(BEGIN + 60_000_000, 1)
-    assert dict(hours.items()) == {BEGIN + 60_000_000: 1}
-    assert len(hours) < 2 * HOURS_KEPT
+    for hour in (BEGIN, 0, BEGIN + 60_000_000, BEGIN + 1):
+        hours.add(hour, 1)
+    assert dict(hours.items()) == {BEGIN: 1, BEGIN + 1: 1}
+    assert len(hours) < HOURS_KEPT
+
+
+def test_what_is_asked_far_from_what_is_known_does_not_fill_the_memory() -> None:
+    hours = Hours(BEGIN)
+    for hour in (BEGIN, BEGIN - 60_000_000, BEGIN + 60_000_000):
+        hours.add(BEGIN, 1)
+        hours.reach(hour, hour + 1)
+        assert len(hours) < HOURS_KEPT
+
+
+def test_the_first_hour_may_be_long_after_the_begin() -> None:
+    """A shape has been looked for since its calls were counted, and may come much later."""
+    hours = Hours(BEGIN)
+    hours.add(BEGIN + 10_000, 1)
+    assert dict(hours.items()) == {BEGIN + 10_000: 1}
