@@ -169,7 +169,7 @@ class Lookout:
             whole = self._velocity.series.get(Key(CALLS, key.cohort))
             if key.kind in SHAPES and whole:
                 # A shape has been looked for as long as its calls have been counted.
-                series.history.seen_since(whole.history.begin_hour)
+                series.history.begin_hour = whole.history.begin_hour
 
     def _take_in(self, day: int, key: Key, fields: dict[bytes, bytes]) -> None:
         series = self._velocity.series.get(key)

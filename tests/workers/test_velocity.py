@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from service.counting import ACCOUNT, CALLS, ONE_NUMBER, ONE_PREFIX, SHORT_CALLS
 from workers.detection.finding import Finding
-from workers.detection.hours import HOURS_KEPT
 from workers.detection.series import Series, drop, paid, spend, surge
 from workers.detection.tail import too_little, too_much
-from workers.detection.usual import History
+from workers.detection.usual import HOURS_KEPT, History
 from workers.detection.velocity import HOUR_MS, MINUTE_MS, SPEND, Key, Passed, Velocity
 
 MONDAY = 20_486 * 24

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from workers.detection.hours import HOURS_KEPT
 from workers.detection.tail import too_little, too_much
-from workers.detection.usual import History, Usual, together
+from workers.detection.usual import HOURS_KEPT, History, Usual, together
 
 MICROS: Final = 1_000_000
 _PER_SQUARE: Final = 100
@@ -66,8 +65,6 @@ _ONE_CALL: Final = 0.2
 
 _LEAST: Final = {window.minutes: window.least - 1 for window in WINDOWS}
 """By window, how many calls are never worth a look."""
-_NEVER: Final = min(_LEAST.values())
-"""So few are not in any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +110,6 @@ class Series:
     """Of the usual calls, how many came in the last hours, when that was looked at last."""
     _looked: int = 0
     """The latest minute that was looked at."""
-    _in_hour: int = 0
-    """Calls in `minutes`, in which some may be older than an hour."""
     _counted: int = 0
     """Calls so far."""
     _until: int = 0
@@ -131,12 +126,11 @@ class Series:
             minutes[minute] += calls
         else:
             while minutes and (oldest := next(iter(minutes))) <= minute - MINUTES_KEPT:
-                self._in_hour -= minutes.pop(oldest)
+                del minutes[oldest]
             is_late = minutes and minute < next(reversed(minutes))
             minutes[minute] = calls
             if is_late:  # They are in order, the oldest in front.
                 self.minutes = dict(sorted(minutes.items()))
-        self._in_hour += calls
         self._counted += calls
         quarter = minute // 15
         self.quarters[quarter] = self.quarters.get(quarter, 0) + calls
@@ -156,9 +150,6 @@ class Series:
 
     def stirs(self, minute: int) -> bool:
         """Whether any window has more calls than are nothing to speak of in this hour."""
-        if self._in_hour <= _NEVER:
-            self._looked = max(self._looked, minute)
-            return False
         hour = minute // 60
         if self.quiet_hour != hour:
             self.quiet_hour, self.quiet, self._until = hour, dict(_LEAST), 0
@@ -176,7 +167,7 @@ class Series:
 
     def _spare(self, minute: int) -> int:
         """So many more calls no window would show, at least; below zero where one shows some."""
-        most = self._in_hour
+        most = sum(self.minutes.values())
         return min(
             [
                 quiet - (most if most <= quiet else self.last(minute, of))
@@ -190,7 +181,6 @@ class Series:
         self.quarters = {}
         for minute, calls in counts.items():
             self.quarters[minute // 15] = self.quarters.get(minute // 15, 0) + calls
-        self._in_hour = sum(self.minutes.values())
         self._until = 0
 
     def last(self, minute: int, minutes: int) -> int:
@@ -200,7 +190,7 @@ class Series:
             return 0
         first = minute - minutes
         if first < next(iter(of)) and next(reversed(of)) <= minute:
-            return self._in_hour
+            return sum(of.values())
         calls = 0
         for each in reversed(of):
             if each <= first:

@@ -15,15 +15,14 @@ rest.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from operator import mul
 from typing import Final
 
 import msgspec
 
-from workers.detection.hours import DAY_HOURS as _DAY
-from workers.detection.hours import DAYS_KEPT, HOURS_KEPT, Hours
-
+DAYS_KEPT: Final = 28
+HOURS_KEPT: Final = DAYS_KEPT * 24
+_DAY: Final = 24
 _THURSDAY: Final = 3
 """The first day of 1970."""
 _WORKDAYS: Final = 5
@@ -136,33 +135,29 @@ class History:
     """Amounts by hour since 1970. `begin_hour`: since when they would have been seen."""
 
     begin_hour: int
-    hours: Hours = field(init=False)
+    hours: dict[int, int] = field(default_factory=dict)
     odd: set[int] = field(default_factory=set)
     """Hours that were out of the ordinary."""
+    days: dict[int, int] = field(default_factory=dict)
+    """The sums of `hours`, by day."""
     _days: dict[int, _Day] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.hours = Hours(self.begin_hour)
 
     def learn(self, hour: int, amount: int) -> None:
         """Adds to an hour."""
-        self.hours.add(hour, amount)
-
-    def seen_since(self, hour: int) -> None:
-        """Says since when amounts would have been seen, where that turns out to be earlier."""
-        if hour != self.begin_hour:
-            self.begin_hour, self._days = hour, {}
+        self.hours[hour] = self.hours.get(hour, 0) + amount
+        day = hour // _DAY
+        self.days[day] = self.days.get(day, 0) + amount
 
     def correct(self, hour: int, amount: int) -> None:
         """Says what an hour had in all."""
-        self.hours.add(hour, amount - self.hours[hour])
+        self.learn(hour, amount - self.hours.get(hour, 0))
 
     def usual(self, hour: int, *, prior: float = 0.0) -> Usual:
         """What comes in such an hour, by what came until a day before.
 
         `prior` is what may be expected of a new one; it counts as half a call.
         """
-        day = self._days.get(hour // _DAY) or self._day(hour // _DAY)
+        day = self._day(hour // _DAY)
         found = day.usual.get(hour)
         if found is None:
             found = day.usual[hour] = self._usual(hour, day, prior)
@@ -172,7 +167,7 @@ class History:
         """The same without what was odd, however much of it there was: the least to expect."""
         if not self.odd:
             return self.usual(hour)
-        day = self._days.get(hour // _DAY) or self._day(hour // _DAY)
+        day = self._day(hour // _DAY)
         found = day.calm.get(hour)
         if found is None:
             found = day.calm[hour] = self._usual(hour, day, 0.0, most_odd=1.0)
@@ -180,56 +175,57 @@ class History:
 
     def average(self, hour: int) -> float:
         """Amount per hour over all hours before the day of that one; 0 where there is no day."""
-        return (self._days.get(hour // _DAY) or self._day(hour // _DAY)).average
+        return self._day(hour // _DAY).average
 
     def forget(self, before_hour: int) -> None:
         """Drops what is too old to matter, and all that was worked out."""
-        # Whole days, as some of what is usual is made of their sums.
-        self.hours.forget(before_hour - before_hour % _DAY)
+        self.hours = {hour: amount for hour, amount in self.hours.items() if hour >= before_hour}
+        self.days = {day: sum_ for day, sum_ in self.days.items() if (day + 1) * _DAY > before_hour}
         self.odd = {hour for hour in self.odd if hour >= before_hour}
         self._days = {}
 
     def _usual(self, hour: int, day: _Day, prior: float, *, most_odd: float = _MOST_ODD) -> Usual:
+        get = self.hours.get
         first = max(self.begin_hour, hour - HOURS_KEPT)
-        days = max(0, (hour - first) // _DAY)
-        weekday, weeks = _weekday(hour), days // 7
-        weights: Sequence[float] = _WEIGHTS[weekday][weeks][:days]
-        alike: Sequence[float] = _ALIKE[weekday][weeks][:days]
-        yesterday = hour - _DAY
-        own = self.hours.same(yesterday, days)
-        before = self.hours.same(yesterday - 1, days)
-        after = self.hours.same(yesterday + 1, days)
-        if self.odd and (sound := self._sound_days(hour, days, most_odd)):
-            weights, alike = ([each[place] for place in sound] for each in (weights, alike))
-            own, before, after = ([each[place] for place in sound] for each in (own, before, after))
+        like: Sequence[int] = range(hour - _DAY, first - 1, -_DAY)
+        weekday, weeks = _weekday(hour), len(like) // 7
+        weights, alike = _WEIGHTS[weekday][weeks], _ALIKE[weekday][weeks]
+        odd_days = self._odd_days(hour)
+        if odd_days:
+            sound = [place for place in range(len(like)) if place + 1 not in odd_days]
+            odd = len(like) - len(sound)
+            if sound and (odd <= most_odd * len(like) or odd < _ODD_DAYS):
+                like = [like[place] for place in sound]
+                weights = [weights[place] for place in sound]
+                alike = [alike[place] for place in sound]
+        own = [get(at, 0) for at in like]
+        before = [get(at - 1, 0) for at in like]
+        after = [get(at + 1, 0) for at in like]
         cut = _cut(own + before + after)
         came = _weighed(weights, own, cut) + _BESIDE * (
             _weighed(weights, before, cut) + _weighed(weights, after, cut)
         )
-        exposure = sum(weights) * (1 + 2 * _BESIDE)
+        exposure = sum(weights[: len(like)]) * (1 + 2 * _BESIDE)
         expected = day.average or max(prior, _PRIOR)
         mean = (came + _PRIOR) / (exposure + _PRIOR / expected) * day.level
-        known_days = min(1.0, sum(alike))
+        known_days = min(1.0, sum(alike[: len(like)]))
         return Usual(mean, came + _PRIOR, day.spread + (1.0 - known_days) * _SPREAD_OF_OTHER_SORT)
 
-    def _sound_days(self, hour: int, days: int, most_odd: float) -> Sequence[int]:
-        """Places of the days before that hour to learn from; none where that is all of them."""
+    def _odd_days(self, hour: int) -> set[int]:
+        """So many days before that hour there was an odd one, or beside such."""
         apart = [hour + 1 - odd for odd in self.odd]
-        odd_days = {hours // _DAY for hours in apart if hours % _DAY <= 2}  # noqa: PLR2004
-        sound = [place for place in range(days) if place + 1 not in odd_days]
-        odd = days - len(sound)
-        return sound if odd <= most_odd * days or odd < _ODD_DAYS else ()
+        return {hours // _DAY for hours in apart if hours % _DAY <= 2}  # noqa: PLR2004
 
     def _day(self, number: int) -> _Day:
-        # A stretch that ends today may have begun yesterday.
-        kept = {other: day for other, day in self._days.items() if other == number - 1}
-        day = kept[number] = self._new_day(number)
-        self._days = kept
+        day = self._days.get(number)
+        if day is None:
+            day = self._new_day(number)
+            # A stretch that ends today may have begun yesterday.
+            self._days = {other: kept for other, kept in self._days.items() if other == number - 1}
+            self._days[number] = day
         return day
 
     def _new_day(self, day: int) -> _Day:
-        end = day * _DAY
-        self.hours.reach(max(self.begin_hour, end - HOURS_KEPT), end + 1)
         average = self._average(day)
         spread = self._spread(day) if average >= _SPREAD_AVERAGE else _SPREAD
         return _Day(average, self._level(day), spread)
@@ -256,15 +252,14 @@ class History:
     def _spread(self, day: int) -> float:
         """Measured on workdays, hour by hour, without what is odd."""
         begin = max(self.begin_hour // _DAY + 1, day - DAYS_KEPT)
-        is_workday = [
-            _weekday(number * _DAY) < _WORKDAYS for number in range(day - 1, begin - 1, -1)
-        ]
-        if sum(is_workday) < _SPREAD_DAYS:
+        workdays = [number for number in range(begin, day) if _weekday(number * _DAY) < _WORKDAYS]
+        if len(workdays) < _SPREAD_DAYS:
             return _SPREAD
+        begins = [number * _DAY for number in workdays]
         beyond = squares = 0.0
-        last = (day - 1) * _DAY
-        for hour in range(last, last + _DAY):
-            amounts = list(compress(self.hours.same(hour, len(is_workday)), is_workday))
+        get = self.hours.get
+        for hour in range(_DAY):
+            amounts = [get(first + hour, 0) for first in begins]
             kept = _kept(amounts)
             sum_ = sum(kept)
             mean = sum_ / len(kept)
@@ -274,7 +269,7 @@ class History:
         return min(_MOST_SPREAD, max(_SPREAD, beyond / squares if squares else 0.0))
 
     def _sum(self, first: int, end: int) -> int:
-        return self.hours.total(first * _DAY, end * _DAY)
+        return sum([self.days.get(day, 0) for day in range(first, end)])
 
 
 def _weighed(weights: Sequence[float], amounts: list[int], cut: int) -> float:
@@ -283,7 +278,7 @@ def _weighed(weights: Sequence[float], amounts: list[int], cut: int) -> float:
     if max(amounts, default=0) <= cut:
         return whole
     return whole - sum(
-        [w * (amount - cut) for w, amount in zip(weights, amounts, strict=True) if amount > cut]
+        [w * (amount - cut) for w, amount in zip(weights, amounts, strict=False) if amount > cut]
     )
 
 

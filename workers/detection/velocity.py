@@ -390,8 +390,6 @@ class Velocity:
         What runs to a place runs from somebody: it must show there, too. So a place is not blamed
         for a new assistant, or for a dear one that calls there more often.
         """
-        if not any(series.micros.get(hour - 1) for _, series in (*self._whole, *self._priced)):
-            return []
         owned = [(key, paid(series, hour)) for key, series in self._whole if key.is_entity]
         owners = [of for _, of in owned]
         places = [(key, paid(series, hour)) for key, series in self._priced]

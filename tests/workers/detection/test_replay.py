@@ -40,7 +40,7 @@ CALLS_OF_A_DAY = st.lists(
 def counts(velocity: Velocity, kind: str = CALLS, cohort: str = "C") -> dict[int, int]:
     """Calls by hour."""
     series = velocity.series.get(Key(kind, cohort))
-    return {} if series is None else dict(series.history.hours.items())
+    return {} if series is None else {h: n for h, n in series.history.hours.items() if n}
 
 
 def by_hour(times_ms: list[int]) -> dict[int, int]:
