@@ -115,9 +115,7 @@ class Series:
     _until: int = 0
     """With fewer calls so far no window has too many in this hour."""
     _costs: dict[int, "Costs"] = field(default_factory=dict)
-    """What calls cost before an hour, worked out once,"""
-    _costs_until: int = 0
-    """for hours up to that one."""
+    """What calls cost before an hour, worked out once."""
 
     def count(self, minute: int, calls: int = 1) -> None:
         """Adds calls that began in that minute (or ended, where that was not heard of)."""
@@ -145,8 +143,8 @@ class Series:
 
     def costs_changed(self, hour: int) -> None:
         """What calls cost in that hour is not what it was: a charge may come after midnight."""
-        if hour < self._costs_until:
-            self._costs, self._costs_until = {}, 0
+        if hour < max(self._costs, default=hour):
+            self._costs = {}
 
     def stirs(self, minute: int) -> bool:
         """Whether any window has more calls than are nothing to speak of in this hour."""
@@ -221,7 +219,7 @@ class Series:
     def forget(self, hour: int) -> None:
         """Drops what no look after that hour reaches."""
         self.quarters = {q: n for q, n in self.quarters.items() if q >= 4 * hour - QUARTERS_KEPT}
-        self._costs, self._costs_until = {}, 0
+        self._costs = {}
         first = hour - HOURS_KEPT - 24
         self.history.forget(first)
         for amounts in (self.known, self.micros, self.squares):
@@ -235,7 +233,6 @@ class Series:
         found = self._costs.get(begin)
         if found is None:
             found = self._costs[begin] = self._costs_before(begin)
-            self._costs_until = max(self._costs_until, begin)
         return found if found.known >= _KNOWN_LEAST else self._costs_before(hour + 1)
 
     def _costs_before(self, hour: int) -> "Costs":
