@@ -25,7 +25,9 @@ from service.queue import Claim, Line
 LEASE_MS: Final = 20_000
 HEARTBEAT_SECONDS: Final = 5.0
 _LARGEST_BATCH: Final = 100
-_IDLE_SECONDS: Final = 0.05
+_BUSY_SECONDS: Final = 0.05
+# What is due has waited for minutes; every question costs Redis and each idle worker a little.
+_IDLE_SECONDS: Final = 0.25
 # arq starts what it is handed within moments.
 _START_SECONDS: Final = 30.0
 # arq's copies of work are worthless without a live lease; they only have to outlast the wait
@@ -57,6 +59,11 @@ class Feeder:
     def held(self) -> int:
         """How many ids this worker has leased."""
         return len(self._held)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether anything was leased that arq has not begun."""
+        return not self._held.keys() <= self._started
 
     @asynccontextmanager
     async def working_on(self, claim: Claim) -> AsyncIterator[None]:
@@ -106,7 +113,12 @@ class Feeder:
         """Feed for ever. Redis' errors pass through."""
         while True:
             fed = await self.feed(queue_name)
-            await asyncio.sleep(0 if fed == _LARGEST_BATCH else _IDLE_SECONDS)
+            await asyncio.sleep(self._pause(fed))
+
+    def _pause(self, fed: int) -> float:
+        if fed == _LARGEST_BATCH:
+            return 0
+        return _BUSY_SECONDS if self._held else _IDLE_SECONDS
 
     async def beat(self) -> None:
         """Extend the leases for ever. Redis' errors pass through.

@@ -83,6 +83,18 @@ class LeasedWorker(Worker):
     """
 
     all_tasks: set["asyncio.Task[None]"]
+    is_handed_work: Callable[[], bool]
+
+    async def _poll_iteration(self) -> None:
+        """Ask Redis only while something is in the queue that has not begun.
+
+        Nobody but this worker's feeders fills it, and fifty questions a second were most of what an
+        idle worker cost.
+        """
+        if self.is_handed_work() or any(task.done() for task in self.tasks.values()):
+            await super()._poll_iteration()
+        else:
+            await self.heart_beat()
 
     async def start_jobs(self, job_ids: list[bytes]) -> None:
         """Start what there is room for; the rest stays in the queue."""
@@ -201,6 +213,7 @@ class WorkerProcess:
                 await feeder.release_unstarted()
         self._worker = self._create_arq_worker()
         self._worker.all_tasks = self._jobs
+        self._worker.is_handed_work = lambda: self.sessions.is_waiting or self.alerts.is_waiting
         await self._worker.async_run()
 
     def _create_arq_worker(self) -> LeasedWorker:

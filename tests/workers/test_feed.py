@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from arq.connections import ArqRedis
+from arq.worker import func
 from msgspec import json
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -16,6 +17,7 @@ from tests.samples import END_MS, scheduling
 from tests.world.processes import wait_until_async
 from workers import feed
 from workers.feed import Feeder
+from workers.main import LeasedWorker
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +47,58 @@ async def test_a_claim_becomes_a_job_of_this_workers_queue(feeder: Feeder, redis
     assert feeder.held == 1
     assert await redis.zcard("arq:queue:me") == 1
     assert await feeder.feed(my_queue) == 0
+
+
+async def test_arq_asks_redis_only_while_something_waits_to_begin(
+    feeder: Feeder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle worker's queue is left alone; what is handed over is begun at the next look."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def analyze(ctx: dict[str, Any], *claim: Any, **_: Any) -> None:
+        async with feeder.working_on(Claim(*claim)):
+            begun.set()
+            await may_end.wait()
+
+    worker = LeasedWorker(
+        functions=[func(analyze, name="analyze")],
+        queue_name=my_queue(),
+        redis_pool=feeder.arq,
+        handle_signals=False,
+        job_serializer=json.encode,
+        job_deserializer=json.decode,
+    )
+    worker.all_tasks = set()
+    worker.is_handed_work = lambda: feeder.is_waiting
+
+    asked: list[str] = []
+    ask = feeder.arq.zrangebyscore
+
+    def counted(name: str, **options: Any) -> Any:
+        asked.append(name)
+        return ask(name, **options)
+
+    monkeypatch.setattr(feeder.arq, "zrangebyscore", counted)
+    await worker._poll_iteration()
+    assert asked == []
+    await feeder.feed(my_queue)
+    await worker._poll_iteration()
+    await begun.wait()
+    await worker._poll_iteration()
+    assert asked == ["arq:queue:me"]
+    may_end.set()
+    await asyncio.gather(*worker.all_tasks)
+    assert not feeder.held
+    # Once more, to look at what became of the job.
+    for _ in range(2):
+        await worker._poll_iteration()
+    assert len(asked) == 2
+
+
+async def test_a_feeder_with_nothing_to_do_asks_seldom(feeder: Feeder) -> None:
+    """Often while it holds work, whose place may be free any moment; at once after a full batch."""
+    idle = feeder._pause(0)
+    assert idle > feeder._pause(await feeder.feed(my_queue)) > feeder._pause(100) == 0
 
 
 async def test_a_claim_goes_to_the_queue_that_is_there_then(feeder: Feeder, redis: Redis) -> None:
