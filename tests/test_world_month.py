@@ -37,6 +37,8 @@ from tests.world.month.table import (
 )
 from tests.world.month.traffic import LONGEST_SECONDS, Traffic, longest_usual_seconds
 
+# What is simulated is no part of the product.
+pytestmark = pytest.mark.no_cover
 _SEED = 5
 _SUMS = {"sum_mismatch", "total_mismatch"}
 _BILLED = {"overbilled", "wrong_rate", "missing_cost"}

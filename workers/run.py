@@ -14,7 +14,7 @@ from service.health import create_admin
 from service.logs import configure_logs, get_logger
 from service.server import Endpoint, PortInUse, serve
 from service.settings import SettingsError, WorkerSettings
-from workers.main import create_worker
+from workers.assembly import create_worker
 from workers.policy import Policy
 from workers.policy_file import PolicyError, parse_policy
 

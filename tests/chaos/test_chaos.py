@@ -11,10 +11,9 @@ from rich.console import Console
 from tests.chaos.report import show
 from tests.chaos.run import Options, run
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 
-@pytest.mark.usefixtures("unmeasured")
 async def test_nothing_is_lost_and_nothing_told_twice(tmp_path: Path) -> None:
     """Every kind of fault hits work in flight, and all is accounted for at the end."""
     console = Console(width=140, highlight=False)

@@ -36,7 +36,7 @@ from tests.world.answers import Habits, Question, answer
 from tests.world.clock import iso_micros, later, utc
 from tests.world.faults import Request
 from tests.world.model import Call, Node
-from tests.world.processes import Process, Server, wait_until_async
+from tests.world.processes import PATIENCE_SECONDS, Process, Server, wait_until_async
 from tests.world.slack import Posted
 from tests.world.valkey import Valkey
 from tests.world.webhooks import Delivery, Sender
@@ -46,7 +46,6 @@ T = TypeVar("T")
 
 ALL_POSTED_BY_AGE_ONE: Final = 240.0
 """A time scale at which every part of a call has been posted within a second of its end."""
-PATIENCE_SECONDS: Final = 20.0
 _COMMON: Final = {"TOLLWATCH_GRACE_SECONDS": "3"}
 _WORKER: Final = {
     # Each call stands for itself: none may be folded into another's alert.
@@ -192,7 +191,7 @@ class Stage:
             found = await self.store.session(call.session_id)
             return found if found and found.watch.held and not await self.token(call) else None
 
-        found = await self.until(look, f"{call.session_id} being held", 40)
+        found = await self.until(look, f"{call.session_id} being held")
         assert found
         return found
 
@@ -349,7 +348,9 @@ async def open_stage(
     ]
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(_patient(redis_url))
-        client = await stack.enter_async_context(httpx.AsyncClient(timeout=10, trust_env=False))
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False)
+        )
         if not balance:
             await redis.set(keys.BALANCE_LEASE, "1", px=_NOT_ASKED_MS)
         await stack.enter_async_context(running(*worker_processes, web_process))

@@ -17,7 +17,7 @@ from tests.alerts import alert_of, decide
 from tests.flow.stage import Outside, Stage, now_ms, open_outside, open_stage
 from tests.world.processes import Server
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unmeasured")]
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 _CAPS = {
     "TOLLWATCH_ALERT_COOLDOWN_SECONDS": "3600",

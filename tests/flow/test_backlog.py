@@ -6,7 +6,7 @@ import pytest
 
 from tests.bench import backlog
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unmeasured")]
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 _SESSIONS = 3_000
 

@@ -9,7 +9,7 @@ from tests.flow.stage import Outside, Stage, open_stage, severity_of
 from tests.world.calls import CallGenerator
 from tests.world.webhooks import events_for
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 _POLICY = """
 max_session_cost: 100

@@ -16,7 +16,7 @@ from tests.world.flood import KINDS
 from tests.world.processes import Process
 from tests.world.signing import Signer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unmeasured")]
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 _SECONDS: Final = 1.5
 _CONNECTIONS: Final = {"slow bodies": 1200, "idle connections": 1200}

@@ -11,7 +11,7 @@ from tests.world.model import Call
 from workers.baselines import Baselines
 from workers.detection.leaning import LEAST_CALLS
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 _USUAL = LEAST_CALLS + 5
 

@@ -18,7 +18,7 @@ from tests.flow.stage import Outside, Stage, open_stage
 from tests.world.model import Call
 from tests.world.telnyx import TelnyxWorld
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unmeasured")]
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 _SESSIONS: Final = 30
 _DATABASES: Final = itertools.count(1)
@@ -105,7 +105,7 @@ async def test_an_outage_holds_the_line_and_is_told_once(outside: Outside, name:
                 assert (session.state, session.watch.fetches) == (State.OPEN, ())
                 assert await stage.failures(call) == 0
         for call in calls:
-            verdict = (await stage.ended(call, timeout_seconds=40)).verdict
+            verdict = (await stage.ended(call)).verdict
             assert verdict
             assert verdict.total == call.total
         told = stage.world.slack.messages[before:]
@@ -181,6 +181,6 @@ async def test_a_429_costs_no_try(outside: Outside) -> None:
 
 async def _all_judged(stage: Stage, calls: list[Call]) -> None:
     for call in calls:
-        verdict = (await stage.ended(call, timeout_seconds=40)).verdict
+        verdict = (await stage.ended(call)).verdict
         assert verdict
         assert verdict.total == call.total

@@ -25,8 +25,9 @@ from tests.world.model import Call
 from tests.world.processes import Process, Server
 from tests.world.valkey import Valkey
 from tests.world.world import World
+from workers.assembly import create_worker
 from workers.feed import LEASE_MS
-from workers.main import WorkerProcess, create_worker
+from workers.main import WorkerProcess
 from workers.policy import Policy
 
 pytestmark = pytest.mark.anyio
@@ -218,7 +219,7 @@ async def test_a_worker_goes_on_when_redis_has_restarted(shaken: Stage) -> None:
     shaken.valkey.restart()
     for call in (waiting, in_work):
         # A lease whose claim was answered by nobody has to end first.
-        verdict = (await shaken.ended(call, timeout_seconds=30)).verdict
+        verdict = (await shaken.ended(call)).verdict
         assert verdict
         assert verdict.total == call.total
     assert shaken.worker.is_running
@@ -456,7 +457,7 @@ async def test_two_workers_never_work_on_one_session_at_once(outside: Outside) -
 async def test_a_killed_workers_session_is_taken_up(patience: Patience) -> None:
     """When a worker dies at work, its lease ends and another one judges the call and tells once."""
     stage, call = patience.stage, patience.orphan
-    verdict = (await stage.ended(call, timeout_seconds=30)).verdict
+    verdict = (await stage.ended(call)).verdict
     assert verdict
     assert verdict.total == call.total
     assert len(await stage.told(call)) == 1
@@ -467,7 +468,7 @@ async def test_a_killed_workers_session_is_taken_up(patience: Patience) -> None:
 async def test_an_answer_that_stops_halfway_is_given_up(patience: Patience) -> None:
     """A worker does not wait for ever: the session is held, uses up no try, and is asked again."""
     stage, call = patience.stage, patience.stalled
-    verdict = (await stage.ended(call, timeout_seconds=40)).verdict
+    verdict = (await stage.ended(call)).verdict
     assert verdict
     assert verdict.total == call.total
     assert [request.fault for request in stage.asked(call)] == ["stall", None]
@@ -478,7 +479,7 @@ async def test_an_answer_that_stops_halfway_is_given_up(patience: Patience) -> N
 async def test_a_job_longer_than_its_lease_is_not_taken_over(patience: Patience) -> None:
     """A worker that lives keeps its lease for as long as its work takes."""
     stage, call = patience.shared, patience.long
-    await stage.ended(call, State.UNAVAILABLE, timeout_seconds=60)
+    await stage.ended(call, State.UNAVAILABLE)
     (ended,) = await stage.heard(call, "unavailable")
     asked = stage.asked(call)
     begun, done = asked[0].at, datetime.fromisoformat(ended["timestamp"]).timestamp()
@@ -492,4 +493,4 @@ async def test_a_worker_stops_within_the_default_grace_whatever_it_does(patience
     remaining = 30 - (time.monotonic() - patience.told_at)
     assert await asyncio.to_thread(patience.stopped.wait, max(0.1, remaining)) == 0
     assert await stage.failures(call) == 0
-    await stage.ended(call, State.UNAVAILABLE, timeout_seconds=60)
+    await stage.ended(call, State.UNAVAILABLE)

@@ -32,7 +32,7 @@ from tests.world.valkey import Sentinel, Valkey
 from tests.world.webhooks import Delivery
 from tests.world.world import World
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unmeasured")]
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 # --- what can be wrong with it --------------------------------------------------------------------
 
@@ -196,7 +196,7 @@ async def _is_ready(stage: Stage, server: Server) -> bool:
 
 async def _judged(stage: Stage, call: Call) -> None:
     """The call comes to its verdict, and no try was spent on what was not its own failure."""
-    verdict = (await stage.ended(call, timeout_seconds=30)).verdict
+    verdict = (await stage.ended(call)).verdict
     assert verdict
     assert verdict.total == call.total
     assert await stage.failures(call) == 0
@@ -220,7 +220,6 @@ class Cluster:
             wait_until,
             lambda: self.sentinel.master_port == self.replica.port,
             description="the failover",
-            timeout_seconds=30,
         )
 
 

@@ -14,7 +14,7 @@ from tests.flow.stage import Outside, Stage, now, now_ms, open_stage
 from tests.world.model import Call
 from workers.analyze import MOST_FAILURES
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 RETENTION_MS = 30 * 86_400_000
 

@@ -22,13 +22,13 @@ from service.connect import redis_pool
 from service.settings import WebSettings, WorkerSettings
 from tests.flow.stage import Outside, Stage, open_stage
 from tests.world import processes
-from tests.world.processes import Process, Server, free_port
+from tests.world.processes import PATIENCE_SECONDS, Process, Server, free_port
 from tests.world.telnyx import API_KEY
 from tests.world.valkey import Valkey
 from workers.slack import SlackClient
 from workers.telnyx import TelnyxClient
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("unmeasured")]
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 PASSWORD: Final = "pass/word@of:redis?SECRET#1"  # every character that a URL would trip over
 WRONG_PASSWORD: Final = "quite-the-WRONG-one"
@@ -80,7 +80,7 @@ def command_line(process: Process) -> str:
 
 async def said(server: Server) -> str:
     """All that a running process says to whom may ask: its lines, metrics, readiness, name."""
-    async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False) as client:
         pages = [await client.get(f"{server.admin_url}/{page}") for page in ("metrics", "readyz")]
     return "\n".join([*server.lines, *(page.text for page in pages), command_line(server)])
 
@@ -152,7 +152,7 @@ async def test_processes_that_do_not_get_to_redis(guarded: Guarded, trouble: str
         async with httpx.AsyncClient(trust_env=False) as client:
             await client.post(f"{web.url}/webhooks/telnyx", content=body, headers=headers)
             for server in (web, worker):
-                readiness = await client.get(f"{server.admin_url}/readyz", timeout=10)
+                readiness = await client.get(f"{server.admin_url}/readyz")
                 assert readiness.status_code == 503
                 assert leaks(await said(server)) == []
 

@@ -34,7 +34,7 @@ from tests.world.clock import later
 from tests.world.model import Call
 from tests.world.webhooks import Delivery, events_for
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tests.world.clock import later
 from tests.world.envelopes import Delivery
 from tests.world.model import Call
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.no_cover]
 
 HOUR_MS = 3_600_000
 CALLS = 30

@@ -11,6 +11,7 @@ import pytest
 
 from tests.flow.stage import Outside, Stage, hangups, later_by, open_stage
 from tests.world import envelopes
+from tests.world.processes import PATIENCE_SECONDS
 from tests.world.signing import SIGNATURE_HEADER, TIMESTAMP_HEADER, Signer
 from tests.world.webhooks import Delivery, events_for
 
@@ -278,7 +279,7 @@ async def test_too_large_is_said_before_all_has_come(stage: Stage, framing: str)
     writer.write(head.encode())
     sending = asyncio.create_task(_send_most(writer, chunked="chunked" in framing))
     try:
-        status = await asyncio.wait_for(reader.readline(), 10)
+        status = await asyncio.wait_for(reader.readline(), PATIENCE_SECONDS)
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)

@@ -224,6 +224,7 @@ async def test_the_retention_spares_what_lives(redis: Redis, store: Store) -> No
     assert await redis.exists(keys.DEAD) == 0
 
 
+@pytest.mark.no_cover
 async def test_ten_thousand_are_worked_on_in_pages(redis: Redis, store: Store) -> None:
     """Retrying while the list is walked reaches each of many, and leaves none."""
     ids = [f"s{number}" for number in range(10_000)]

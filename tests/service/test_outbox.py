@@ -143,6 +143,7 @@ async def test_with_the_last_token_all_that_waits_becomes_one_summary(
     assert await desk.drain() == [late]
 
 
+@pytest.mark.no_cover
 async def test_no_night_is_long_enough_for_a_flood(redis: Redis, clock: Clock) -> None:
     """2,500 dear calls in eight hours make at most burst and hourly rate, and each is told of."""
     desk = desk_of(redis, clock, Flood(COOLDOWN_MS, 20, 30))
@@ -816,6 +817,7 @@ def channel(valkey: Valkey) -> type[Channel]:
     return Channel
 
 
+@pytest.mark.no_cover
 def test_any_interleaving_tells_each_alert_once(channel: type[Channel]) -> None:
     """Each alert ends told exactly once or waits, within the caps, whatever happens around it."""
     case = channel.TestCase

@@ -114,6 +114,7 @@ async def _minutes(redis: Redis, series: str) -> list[int]:
     return [calls for calls in found if calls]
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("taker", TAKERS.values(), ids=TAKERS)
 @settings(
     max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -26,10 +26,10 @@ from service.door import TOO_LARGE, Answer, RawHeaders, answer
 from service.intake import Bodies, BodyTooLarge, Crowded, Places
 from service.protocol import BoundedProtocol, Limits, Turns
 from service.server import Endpoint, PortInUse, serve
+from tests.world.processes import PATIENCE_SECONDS
 
 MOST: Final = 1024
 MIB: Final = 1 << 20
-PATIENCE_SECONDS: Final = 15.0
 # Short where the test waits for the limit; a moment longer than a busy machine pauses. And in each
 # pass of the loop only one client has its turn.
 SHORT: Final = Limits(

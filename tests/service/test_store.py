@@ -643,6 +643,7 @@ def machine(valkey: Valkey) -> type[Scheduler]:
     return Scheduler
 
 
+@pytest.mark.no_cover
 def test_any_interleaving_leaves_one_line_of_work(machine: type[Scheduler]) -> None:
     """An open session is in exactly one of the two sets, an ended one in neither, at every step.
 

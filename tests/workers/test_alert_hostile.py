@@ -4,6 +4,7 @@ import re
 from decimal import Decimal
 from typing import Any, Final
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -126,6 +127,7 @@ def test_no_words_from_outside_act_in_an_alert(alert: Alert, *, repeated: bool) 
     look_at(build_payload(alert, repeated=repeated))
 
 
+@pytest.mark.no_cover
 @given(alerts=st.lists(ALERTS, max_size=14))
 def test_no_words_from_outside_act_in_a_summary(alerts: list[Alert]) -> None:
     """Nor do they where many alerts are told in one message."""

@@ -520,6 +520,7 @@ COMMANDS = st.text(
 )
 
 
+@pytest.mark.no_cover
 @given(st.text(min_size=1, max_size=30) | COMMANDS)
 def test_no_text_breaks_a_view(text: str) -> None:
     """Whatever text comes, everything is shown, and the terminal obeys none of it."""

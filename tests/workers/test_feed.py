@@ -17,7 +17,7 @@ from tests.samples import END_MS, scheduling
 from tests.world.processes import wait_until_async
 from workers import feed
 from workers.feed import Feeder
-from workers.main import LeasedWorker
+from workers.leased import LeasedWorker
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +61,8 @@ async def test_arq_asks_redis_only_while_something_waits_to_begin(
             await may_end.wait()
 
     worker = LeasedWorker(
+        all_tasks=set(),
+        is_handed_work=lambda: feeder.is_waiting,
         functions=[func(analyze, name="analyze")],
         queue_name=my_queue(),
         redis_pool=feeder.arq,
@@ -68,8 +70,6 @@ async def test_arq_asks_redis_only_while_something_waits_to_begin(
         job_serializer=json.encode,
         job_deserializer=json.decode,
     )
-    worker.all_tasks = set()
-    worker.is_handed_work = lambda: feeder.is_waiting
 
     asked: list[str] = []
     ask = feeder.arq.zrangebyscore

@@ -120,6 +120,7 @@ def test_flattening_loses_nothing(session: Branch) -> None:
         assert event.depth == parent.depth + 1
 
 
+@pytest.mark.no_cover
 @given(branches(), st.randoms(use_true_random=False))
 def test_the_order_of_children_does_not_matter(session: Branch, random: Random) -> None:
     """Telnyx promises no order; total and products are the same in any."""

@@ -81,6 +81,7 @@ def test_surges_of_many_that_were_told_of_are_not_told_of_the_account_too() -> N
     assert sorted(found) == [like.entity for like in likes]
 
 
+@pytest.mark.no_cover
 def test_what_outgrows_the_one_that_was_told_of_is_told() -> None:
     """First one assistant's calls rise, then a few of each of many: the account's, and once."""
     like = [USUAL._replace(entity=f"assistant-{number}") for number in range(1, 40)]

@@ -28,6 +28,9 @@ import httpx
 T = TypeVar("T")
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS: Final = 90.0
+"""How long anything is waited for: a busy machine takes its time, and a sound one waits no longer
+than it has to."""
 _KEPT_LINES: Final = 20_000
 _SHOWN_LINES: Final = 25
 _POLL_SECONDS: Final = 0.02
@@ -85,7 +88,9 @@ def clean_environ(given: Mapping[str, str]) -> dict[str, str]:
     return {**own, "PYTHONUNBUFFERED": "1", **given}
 
 
-def wait_until(condition: Callable[[], T], *, description: str, timeout_seconds: float = 10.0) -> T:
+def wait_until(
+    condition: Callable[[], T], *, description: str, timeout_seconds: float = PATIENCE_SECONDS
+) -> T:
     """Ask until the answer is true, and return it. Raises TimeoutError that names `description`."""
     deadline = time.monotonic() + timeout_seconds
     while not (answer := condition()):
@@ -96,7 +101,10 @@ def wait_until(condition: Callable[[], T], *, description: str, timeout_seconds:
 
 
 async def wait_until_async(
-    condition: Callable[[], T | Awaitable[T]], *, description: str, timeout_seconds: float = 10.0
+    condition: Callable[[], T | Awaitable[T]],
+    *,
+    description: str,
+    timeout_seconds: float = PATIENCE_SECONDS,
 ) -> T:
     """`wait_until` that lets the event loop turn; the condition may be a coroutine function."""
     deadline = time.monotonic() + timeout_seconds
@@ -197,7 +205,7 @@ class Process:
         """The end of its output, for a message that says what went wrong."""
         return "\n".join(f"  {line}" for line in self.lines[-_SHOWN_LINES:]) or "  (no output)"
 
-    def wait(self, timeout_seconds: float = 15.0) -> int:
+    def wait(self, timeout_seconds: float = PATIENCE_SECONDS) -> int:
         """Wait for its end and return the exit code. Raises ProcessFailed if it goes on."""
         try:
             code = self._started.wait(timeout_seconds)
@@ -209,7 +217,7 @@ class Process:
         self._finish()
         return code
 
-    def terminate(self, timeout_seconds: float = 25.0) -> int | None:
+    def terminate(self, timeout_seconds: float = PATIENCE_SECONDS) -> int | None:
         """SIGTERM, and SIGKILL where that does not help in time. Returns the exit code.
 
         The default is longer than a worker's grace for what it is in the middle of.
@@ -224,7 +232,7 @@ class Process:
         """Any other signal, SIGSTOP for one."""
         self._started.send_signal(number)
 
-    def wait_ready(self, url: str, timeout_seconds: float = 20.0) -> None:
+    def wait_ready(self, url: str, timeout_seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until `url` answers 200. Raises ProcessFailed if it ends before, or is too late."""
         answer = "no answer"
 

@@ -227,6 +227,7 @@ def test_another_currency_is_not_compared() -> None:
     assert measured_of(changed(case(), provisional=True), UNBOUND) is None
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize(
     "odd",
     [
