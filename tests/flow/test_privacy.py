@@ -98,8 +98,9 @@ async def _trouble(stage: Stage, calls: list[Call]) -> None:
     world.telnyx.faults.status(503, path=first.session_id, body=body)
     world.slack.faults.status(500, body=f"no_text at {world.slack_url}".encode())
     (worker_id,) = (line["worker_id"] for line in stage.worker.events if "worker_id" in line)
-    # A job that arq knows nothing of: it says so in a line of its own.
+    # A job that arq knows nothing of: it says so in a line of its own, once it looks for work.
     await stage.redis.zadd(f"arq:queue:{worker_id}:1", {"stray": 1})
+    await stage.hang_up(stage.past("sip_inbound"))
     await stage.until(lambda: "stray" in "".join(stage.worker.lines), "a line of arq's")
     stage.valkey.stop()
     await stage.post(events_for(first)[0])
