@@ -85,7 +85,7 @@ async def rough(stage: Stage) -> tuple[Call, Session, Balancer]:
     call = stage.world.call("doubled_charge")
     events = events_for(call, early=False, cost="new")
     async with stage.world.sender(
-        f"{stage.world.url}/balancer", duplicates=1.0, time_scale=50
+        f"{stage.world.url}/balancer", duplicates=1.0, time_scale=5
     ) as sender:
         await sender.send(events)
     return call, await stage.ended(call), balancer
