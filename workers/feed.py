@@ -26,7 +26,7 @@ LEASE_MS: Final = 20_000
 HEARTBEAT_SECONDS: Final = 5.0
 _LARGEST_BATCH: Final = 100
 _BUSY_SECONDS: Final = 0.05
-# What is due has waited for minutes; every question costs Redis and each idle worker a little.
+# A quarter of a second more is nobody's loss, and each question costs Redis and us a little.
 _IDLE_SECONDS: Final = 0.25
 # arq starts what it is handed within moments.
 _START_SECONDS: Final = 30.0
@@ -48,7 +48,8 @@ class Feeder:
     delay_ms: int = 0
     on_claim: Callable[[Claim], None] = lambda _claim: None
     _held: dict[str, str] = field(default_factory=dict)
-    _started: set[str] = field(default_factory=set)
+    _started: set[tuple[str, str]] = field(default_factory=set)
+    """Id and token of what is worked on: of one id a lost lease's work and a new one's, perhaps."""
     _since: dict[str, float] = field(default_factory=dict)
     _broken_off: dict[str, str] = field(default_factory=dict)
     """Leases (id → token) of work that Redis' absence broke off: given back when it is there."""
@@ -61,14 +62,18 @@ class Feeder:
         return len(self._held)
 
     @property
-    def is_waiting(self) -> bool:
+    def has_unstarted(self) -> bool:
         """Whether anything was leased that arq has not begun."""
-        return not self._held.keys() <= self._started
+        return not self._held.items() <= self._started
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether that lease was not let go."""
+        return self._held.get(claim.id) == claim.token
 
     @asynccontextmanager
     async def working_on(self, claim: Claim) -> AsyncIterator[None]:
         """While inside, the lease is kept; when work is cancelled, it is given back at once."""
-        self._started.add(claim.id)
+        self._started.add((claim.id, claim.token))
         try:
             yield
         except asyncio.CancelledError:
@@ -79,7 +84,7 @@ class Feeder:
             self._broken_off[claim.id] = claim.token
             raise
         finally:
-            self._started.discard(claim.id)
+            self._started.discard((claim.id, claim.token))
             self._drop(claim)
 
     async def feed(self, queue_name: Callable[[], str]) -> int:
@@ -113,12 +118,12 @@ class Feeder:
         """Feed for ever. Redis' errors pass through."""
         while True:
             fed = await self.feed(queue_name)
-            await asyncio.sleep(self._pause(fed))
+            await asyncio.sleep(self._pause_seconds(fed))
 
-    def _pause(self, fed: int) -> float:
+    def _pause_seconds(self, fed: int) -> float:
         if fed == _LARGEST_BATCH:
             return 0
-        return _BUSY_SECONDS if self._held else _IDLE_SECONDS
+        return _BUSY_SECONDS if fed or self._held else _IDLE_SECONDS
 
     async def beat(self) -> None:
         """Extend the leases for ever. Redis' errors pass through.
@@ -132,12 +137,12 @@ class Feeder:
             alive = {
                 id: token
                 for id, token in self._held.items()
-                if id in self._started or now - self._since.get(id, now) < _START_SECONDS
+                if (id, token) in self._started or now - self._since.get(id, now) < _START_SECONDS
             }
             kept = await self.line.extend(alive, lease_ms=LEASE_MS)
             for id, token in list(self._held.items()):
                 was_ours = alive.get(id) == token
-                if id not in self._started and not (was_ours and id in kept):
+                if (id, token) not in self._started and not (was_ours and id in kept):
                     self._drop(Claim(id, token, 0, taken_over=False))
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
@@ -149,7 +154,7 @@ class Feeder:
 
     async def release_unstarted(self) -> None:
         """Give back what was leased but never begun."""
-        waiting = {id: token for id, token in self._held.items() if id not in self._started}
+        waiting = dict(self._held.items() - self._started)
         for id, token in waiting.items():
             self._drop(Claim(id, token, 0, taken_over=False))
         await self.line.release(waiting)
@@ -163,7 +168,7 @@ class Feeder:
                     del self._broken_off[id]
 
     def _drop(self, claim: Claim) -> None:
-        if self._held.get(claim.id) == claim.token:
+        if self.holds(claim):
             del self._held[claim.id]
             self._since.pop(claim.id, None)
         if not self._held:

@@ -19,21 +19,21 @@ class LeasedWorker(Worker):
         self,
         *,
         all_tasks: set["asyncio.Task[None]"],
-        is_handed_work: Callable[[], bool],
+        has_unstarted: Callable[[], bool],
         **options: Any,
     ) -> None:
         """`all_tasks` takes in each job's task until it has ended; the rest is arq's."""
         super().__init__(**options)
         self.all_tasks = all_tasks
-        self.is_handed_work = is_handed_work
+        self.has_unstarted = has_unstarted
 
     async def _poll_iteration(self) -> None:
-        """Ask Redis only while something is in the queue that has not begun.
+        """Ask Redis for work only where there is some.
 
-        Nobody but this worker's feeders fills it, and fifty questions a second were most of what an
-        idle worker cost.
+        Nobody but this worker's feeders fills the queue, and fifty questions a second would be most
+        of what an idle worker costs. What has ended is for arq to look at: its loop dies of errors.
         """
-        if self.is_handed_work() or any(task.done() for task in self.tasks.values()):
+        if self.has_unstarted() or any(task.done() for task in self.tasks.values()):
             await super()._poll_iteration()
         else:
             await self.heart_beat()

@@ -153,7 +153,7 @@ class WorkerProcess:
         most = self.settings.concurrency + POSTS_AT_ONCE
         return LeasedWorker(
             all_tasks=self._jobs,
-            is_handed_work=lambda: self.sessions.is_waiting or self.alerts.is_waiting,
+            has_unstarted=lambda: self.sessions.has_unstarted or self.alerts.has_unstarted,
             functions=[
                 func(self._job(self.sessions, self.analyst.analyze), name=ANALYZE, max_tries=1),
                 func(self._job(self.alerts, self.poster.post), name=POST, max_tries=1),
@@ -196,6 +196,10 @@ class WorkerProcess:
     async def _work(
         self, feeder: Feeder, work: Callable[[Claim], Awaitable[str]], claim: Claim
     ) -> None:
+        if not feeder.holds(claim):
+            # By now it may be somebody else's.
+            _log.info("let go before it began")
+            return
         begun = time.perf_counter()
         try:
             async with feeder.working_on(claim):

@@ -22,7 +22,7 @@ from tests.flow.stage import Outside, Stage, half_a_webhook, hangups, now, open_
 from tests.world import processes
 from tests.world.clock import later
 from tests.world.model import Call
-from tests.world.processes import Process, Server
+from tests.world.processes import PATIENCE_SECONDS, Process, Server
 from tests.world.valkey import Valkey
 from tests.world.world import World
 from workers.assembly import create_worker
@@ -198,7 +198,9 @@ async def test_processes_may_start_before_redis(outside: Outside) -> None:
         processes.worker(redis_url=url, api_url=outside.world.telnyx_url, api_key="KEY"),
     ]
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False)
+        )
         for server in servers:
             server.start()
             stack.push_async_callback(asyncio.to_thread, server.terminate)

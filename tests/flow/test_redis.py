@@ -26,7 +26,7 @@ from tests.flow.stage import (
 )
 from tests.world import processes
 from tests.world.model import Call
-from tests.world.processes import ROOT, Process, Server, wait_until
+from tests.world.processes import PATIENCE_SECONDS, ROOT, Process, Server, wait_until
 from tests.world.tunnel import Authority, tunnel
 from tests.world.valkey import Sentinel, Valkey
 from tests.world.webhooks import Delivery
@@ -396,7 +396,7 @@ async def _readiness_without_redis(outside: Outside, redis_url: str) -> str:
     web.start()
     try:
         await asyncio.to_thread(web.wait_ready, f"{web.admin_url}/livez")
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False) as client:
             problem: str = (await client.get(f"{web.admin_url}/readyz")).json()["problem"]
     finally:
         await asyncio.to_thread(web.terminate)

@@ -149,7 +149,7 @@ async def test_processes_that_do_not_get_to_redis(guarded: Guarded, trouble: str
         body = b"{}"
         signed = world.signer.headers(body, at=world.clock())
         headers = {"content-type": "application/json", **signed}
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False) as client:
             await client.post(f"{web.url}/webhooks/telnyx", content=body, headers=headers)
             for server in (web, worker):
                 readiness = await client.get(f"{server.admin_url}/readyz")

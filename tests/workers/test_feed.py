@@ -16,7 +16,7 @@ from service.store import Store
 from tests.samples import END_MS, scheduling
 from tests.world.processes import wait_until_async
 from workers import feed
-from workers.feed import Feeder
+from workers.feed import LEASE_MS, Feeder
 from workers.leased import LeasedWorker
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +31,21 @@ class Broken:
 
     def pipeline(self, **_: Any) -> Any:
         raise RedisConnectionError("gone")
+
+
+def worker_of(feeder: Feeder, analyze: Any) -> LeasedWorker:
+    """Arq's loop, which runs `analyze` for what this feeder hands over."""
+    return LeasedWorker(
+        all_tasks=set(),
+        has_unstarted=lambda: feeder.has_unstarted,
+        functions=[func(analyze, name="analyze")],
+        queue_name=my_queue(),
+        redis_pool=feeder.arq,
+        handle_signals=False,
+        poll_delay=0.01,
+        job_serializer=json.encode,
+        job_deserializer=json.decode,
+    )
 
 
 @pytest.fixture
@@ -60,17 +75,7 @@ async def test_arq_asks_redis_only_while_something_waits_to_begin(
             begun.set()
             await may_end.wait()
 
-    worker = LeasedWorker(
-        all_tasks=set(),
-        is_handed_work=lambda: feeder.is_waiting,
-        functions=[func(analyze, name="analyze")],
-        queue_name=my_queue(),
-        redis_pool=feeder.arq,
-        handle_signals=False,
-        job_serializer=json.encode,
-        job_deserializer=json.decode,
-    )
-
+    worker = worker_of(feeder, analyze)
     asked: list[str] = []
     ask = feeder.arq.zrangebyscore
 
@@ -83,7 +88,7 @@ async def test_arq_asks_redis_only_while_something_waits_to_begin(
     assert asked == []
     await feeder.feed(my_queue)
     await worker._poll_iteration()
-    await begun.wait()
+    await wait_until_async(begun.is_set, description="the job", timeout_seconds=10)
     await worker._poll_iteration()
     assert asked == ["arq:queue:me"]
     may_end.set()
@@ -97,8 +102,53 @@ async def test_arq_asks_redis_only_while_something_waits_to_begin(
 
 async def test_a_feeder_with_nothing_to_do_asks_seldom(feeder: Feeder) -> None:
     """Often while it holds work, whose place may be free any moment; at once after a full batch."""
-    idle = feeder._pause(0)
-    assert idle > feeder._pause(await feeder.feed(my_queue)) > feeder._pause(100) == 0
+    idle = feeder._pause_seconds(0)
+    busy = feeder._pause_seconds(await feeder.feed(my_queue))
+    assert idle > busy > feeder._pause_seconds(feed._LARGEST_BATCH) == 0
+
+
+async def test_what_comes_after_a_quiet_time_is_begun(feeder: Feeder, redis: Redis) -> None:
+    """One session after another, each when all was quiet; no lease has to end for that."""
+    begun: list[str] = []
+
+    async def analyze(ctx: dict[str, Any], *claim: Any, **_: Any) -> None:
+        async with feeder.working_on(Claim(*claim)):
+            begun.append(claim[0])
+            await feeder.line.release({claim[0]: claim[1]}, after_ms=3_600_000)
+
+    worker = worker_of(feeder, analyze)
+    loops = [
+        asyncio.create_task(worker.async_run()),
+        asyncio.create_task(feeder.run(my_queue)),
+    ]
+    store = Store(redis, retention_ms=1000)
+    for number in range(1, 4):
+        await store.record(scheduling(f"s{number}", at_ms=END_MS), now_ms=END_MS)
+        await wait_until_async(
+            lambda: f"s{number}" in begun and not worker.all_tasks,  # noqa: B023 - it is awaited
+            description=f"session {number}",
+            timeout_seconds=LEASE_MS / 1000,
+        )
+    for loop in loops:
+        loop.cancel()
+    await asyncio.wait(loops)
+    assert len(set(begun)) == len(begun)
+
+
+async def test_a_second_lease_on_what_is_still_worked_on_has_not_begun(feeder: Feeder) -> None:
+    """The first was lost while its work went on: the end of either is not the other's."""
+    first, second = (Claim("s1", token, 0, taken_over=False) for token in ("a", "b"))
+    unstarted: list[bool] = []
+    feeder._held["s1"] = "a"
+    async with feeder.working_on(first):
+        unstarted.append(feeder.has_unstarted)
+        feeder._held["s1"] = "b"
+        unstarted.append(feeder.has_unstarted)
+        async with feeder.working_on(second):
+            unstarted.append(feeder.has_unstarted)
+            feeder._held["s1"] = "c"
+    unstarted.append(feeder.has_unstarted)
+    assert unstarted == [False, True, False, True]
 
 
 async def test_a_claim_goes_to_the_queue_that_is_there_then(feeder: Feeder, redis: Redis) -> None:
@@ -158,7 +208,7 @@ async def test_cancelled_work_is_given_back_at_once(feeder: Feeder, redis: Redis
             await asyncio.Event().wait()
 
     task = asyncio.create_task(work(mine))
-    await begun.wait()
+    await wait_until_async(begun.is_set, description="the job", timeout_seconds=10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

