@@ -134,15 +134,16 @@ class Feeder:
         while True:
             await self._give_back()
             now = time.monotonic()
+            # Of what is claimed while Redis answers, the answer says nothing.
+            held = dict(self._held)
             alive = {
                 id: token
-                for id, token in self._held.items()
+                for id, token in held.items()
                 if (id, token) in self._started or now - self._since.get(id, now) < _START_SECONDS
             }
             kept = await self.line.extend(alive, lease_ms=LEASE_MS)
-            for id, token in list(self._held.items()):
-                was_ours = alive.get(id) == token
-                if (id, token) not in self._started and not (was_ours and id in kept):
+            for id, token in held.items():
+                if (id, token) not in self._started and id not in kept:
                     self._drop(Claim(id, token, 0, taken_over=False))
             await asyncio.sleep(HEARTBEAT_SECONDS)
 

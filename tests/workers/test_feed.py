@@ -1,6 +1,7 @@
 """Feeding arq: what is leased is run, given back or let go, and never held for nothing."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -195,6 +196,27 @@ async def test_what_another_has_taken_is_let_go(feeder: Feeder, redis: Redis) ->
     beating = asyncio.create_task(feeder.beat())
     await wait_until_async(lambda: feeder.held == 0, description="the place is free")
     beating.cancel()
+
+
+async def test_what_is_claimed_during_a_heartbeat_is_kept(
+    feeder: Feeder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis' answer about the leases says nothing of one that came while it was on its way."""
+    extend = feeder.line.extend
+    asked: list[Mapping[str, str]] = []
+
+    async def slow_extend(held: Mapping[str, str], *, lease_ms: int) -> frozenset[str]:
+        asked.append(held)
+        kept = await extend(held, lease_ms=lease_ms)
+        await feeder.feed(my_queue)
+        return kept
+
+    monkeypatch.setattr(feeder.line, "extend", slow_extend)
+    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.0)
+    beating = asyncio.create_task(feeder.beat())
+    await wait_until_async(lambda: len(asked) > 1, description="the next heartbeat")
+    beating.cancel()
+    assert [list(held) for held in asked[:2]] == [[], ["s"]]
 
 
 async def test_cancelled_work_is_given_back_at_once(feeder: Feeder, redis: Redis) -> None:
