@@ -67,8 +67,13 @@ async def tunnel(
     With a context it is spoken to over TLS.
     """
     tasks: set[asyncio.Task[None]] = set()
+    is_open = True
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not is_open:
+            # It was taken in the moment of our end.
+            writer.close()
+            return
         task = asyncio.ensure_future(_carry(reader, writer, target()))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
@@ -78,6 +83,7 @@ async def tunnel(
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        is_open = False
         server.close()
         left = list(tasks)
         for task in left:
@@ -86,20 +92,23 @@ async def tunnel(
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-    """Both ways, until either side ends."""
-    inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
-    ways = [
-        asyncio.ensure_future(_copy(reader, inner_writer)),
-        asyncio.ensure_future(_copy(inner_reader, writer)),
-    ]
-    try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
-        writer.close()
-        inner_writer.close()
+    """Both ways, until either side ends; wherever it is cancelled, nothing stays open.
+
+    A loop of uvloop's that is closed waits for what is open, for ever.
+    """
+    with contextlib.closing(writer):
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        with contextlib.closing(inner_writer):
+            ways = [
+                asyncio.ensure_future(_copy(reader, inner_writer)),
+                asyncio.ensure_future(_copy(inner_reader, writer)),
+            ]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.gather(*ways, return_exceptions=True)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
