@@ -8,7 +8,7 @@ DEPLOY := .venv-deploy
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
-# Not empty: the tests also say what of the code they reach, in nearly twice the time; CI does.
+# Not empty: the tests also say what of the code they reach, and take half as long again; CI does.
 COVERAGE ?=
 
 # An empty environment but for what is needed: a developer's settings must not decide a test.
