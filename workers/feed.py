@@ -92,8 +92,8 @@ class Feeder:
 
         The queue is asked for after the claim: arq's loop may have begun another one meanwhile.
         """
-        room = min(self.capacity - len(self._held), _LARGEST_BATCH)
-        if room <= 0:
+        room = self._room
+        if not room:
             return 0
         token = f"{self.worker_id}.{next(self._numbers)}"
         claims = await self.line.claim(
@@ -117,13 +117,13 @@ class Feeder:
     async def run(self, queue_name: Callable[[], str]) -> None:
         """Feed for ever. Redis' errors pass through."""
         while True:
+            room = self._room
             fed = await self.feed(queue_name)
-            await asyncio.sleep(self._pause_seconds(fed))
+            await asyncio.sleep(_pause_seconds(fed, room))
 
-    def _pause_seconds(self, fed: int) -> float:
-        if fed == _LARGEST_BATCH:
-            return 0
-        return _BUSY_SECONDS if fed or self._held else _IDLE_SECONDS
+    @property
+    def _room(self) -> int:
+        return max(0, min(self.capacity - len(self._held), _LARGEST_BATCH))
 
     async def beat(self) -> None:
         """Extend the leases for ever. Redis' errors pass through.
@@ -190,3 +190,13 @@ class Feeder:
 def _job_id(claim: Claim) -> str:
     # With the token: a second lease on the same session is another job to arq.
     return f"{claim.id}:{claim.token}"
+
+
+def _pause_seconds(fed: int, room: int) -> float:
+    """None after a whole batch; short while only room was wanting; else nothing more is due.
+
+    Not shorter for having come by something: the busiest worker would take all that comes.
+    """
+    if fed < room:
+        return _IDLE_SECONDS
+    return 0 if fed == _LARGEST_BATCH else _BUSY_SECONDS

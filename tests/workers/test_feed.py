@@ -101,11 +101,13 @@ async def test_arq_asks_redis_only_while_something_waits_to_begin(
     assert len(asked) == 2
 
 
-async def test_a_feeder_with_nothing_to_do_asks_seldom(feeder: Feeder) -> None:
-    """Often while it holds work, whose place may be free any moment; at once after a full batch."""
-    idle = feeder._pause_seconds(0)
-    busy = feeder._pause_seconds(await feeder.feed(my_queue))
-    assert idle > busy > feeder._pause_seconds(feed._LARGEST_BATCH) == 0
+def test_who_got_less_than_there_was_room_for_asks_as_seldom_as_an_idle_one() -> None:
+    """Else the busiest would take all that comes. Who is full, or became it, asks soon."""
+    idle = feed._pause_seconds(0, 5)
+    assert feed._pause_seconds(4, 5) == idle
+    soon = feed._pause_seconds(5, 5)
+    assert feed._pause_seconds(0, 0) == soon < idle
+    assert feed._pause_seconds(feed._LARGEST_BATCH, feed._LARGEST_BATCH) == 0
 
 
 async def test_what_comes_after_a_quiet_time_is_begun(feeder: Feeder, redis: Redis) -> None:
